@@ -1,0 +1,428 @@
+"""The model families that are known by name: one entry each, in the order in which a file is tested for them.
+
+A family is told from a few decisive weights, as ComfyUI's `model_detection.py`, diffusers'
+`single_file_utils.py`, Forge Neo and sd-scripts tell them. Nothing here needs torch.
+
+To add one, write its entry into :data:`FAMILIES`; it becomes trainable once `engine/families/` has its file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from .safetensors_header import Tensor
+
+#: Sizes of a weight's dimensions; None stands for any size.
+Shape = tuple[int | None, ...]
+
+#: Where the denoiser's weights may stand in a file, as they are tried. The first that six weights carry is taken.
+PREFIXES: tuple[str, ...] = ("model.diffusion_model.", "net.", "model.")
+_ENOUGH = 6
+
+_LINEAR: Shape = (None, None)
+_CONV: Shape = (None, None, None, None)
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Weights that tell a family or one of its variants.
+
+    Attributes:
+        has: each of these is there, of this shape; None stands for any shape.
+        lacks: none of these is there.
+    """
+
+    has: Mapping[str, Shape | None]
+    lacks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A relative of a family, told by more weights.
+
+    Attributes:
+        title: what it is called; `{family}` stands for its family's title.
+        signature: what tells it, beside the family's own signature.
+        refusal: why it cannot be trained; empty when it can, if its family can.
+    """
+
+    title: str
+    signature: Signature
+    refusal: str = ""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a complete checkpoint beside the denoiser.
+
+    Attributes:
+        title: in the user's words.
+        prefixes: one of them begins its weights' names.
+    """
+
+    title: str
+    prefixes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one picture costs the denoiser.
+
+    Attributes:
+        forward_tflop: 10^12 operations of one forward pass at the family's native size, batch 1.
+        attention_share: part of them in attention, which grows with the square of the area; the rest with the area.
+        parameters: of the full-size denoiser.
+        activation_gb: memory that one picture of native size keeps for the backward pass in fp32, without
+            checkpointing.
+    """
+
+    forward_tflop: float
+    attention_share: float
+    parameters: float
+    activation_gb: float
+
+
+@dataclass(frozen=True)
+class Family:
+    """One model family.
+
+    Attributes:
+        key: as it stands in job files.
+        title: what people call it.
+        signatures: any of these tells it.
+        native_size: side in px of the squares that it was trained on.
+        latent_channels: channels of its latents, which are an eighth as wide and high as the picture.
+        latent_scale: factor that brings latents to unit deviation (FACTS: section 2).
+        objective: `ddpm` (noise or velocity at 1000 timesteps) or `flow`.
+        kohya_versions: what `ss_base_model_version` of a LoRA for it may say.
+        architectures: beginnings of what `modelspec.architecture` may say.
+        trainable: whether the engine has this family.
+        parts: what a complete checkpoint holds beside the denoiser.
+        variants: relatives, in the order of the test.
+        cost: known for the trainable ones.
+    """
+
+    key: str
+    title: str
+    signatures: tuple[Signature, ...]
+    native_size: int
+    latent_channels: int
+    latent_scale: float
+    objective: str
+    kohya_versions: tuple[str, ...] = ()
+    architectures: tuple[str, ...] = ()
+    trainable: bool = False
+    parts: tuple[Part, ...] = ()
+    variants: tuple[Variant, ...] = ()
+    cost: Cost | None = field(default=None)
+
+
+def _has(*keys: str, lacks: tuple[str, ...] = ()) -> Signature:
+    return Signature(MappingProxyType(dict.fromkeys(keys)), lacks)
+
+
+def _shaped(shapes: Mapping[str, Shape | None], lacks: tuple[str, ...] = ()) -> Signature:
+    return Signature(MappingProxyType(dict(shapes)), lacks)
+
+
+_MASKED = "it is made for inpainting: it also wants a mask and a masked picture"
+_INSTRUCT = "it is made for editing by instruction: it also wants the picture to edit"
+_NEEDS_PICTURE = "it also wants a picture beside the caption"
+_VAE = Part("VAE", ("first_stage_model.",))
+_FIRST = "input_blocks.0.0.weight"
+_LABEL = "label_emb.0.0.weight"
+_MIDDLE = "middle_block.1.proj_in.weight"
+#: Attention at full size: SD1 and SD2 have it, SDXL and its refiner begin deeper.
+_SHALLOW = "input_blocks.1.1.proj_in.weight"
+
+_SD_INPUTS: tuple[Variant, ...] = (
+    Variant("{family} inpainting", _shaped({_FIRST: (None, 9, 3, 3)}), _MASKED),
+    Variant("{family} InstructPix2Pix", _shaped({_FIRST: (None, 8, 3, 3)}), _INSTRUCT),
+)
+
+FAMILIES_IN_ORDER: tuple[Family, ...] = (
+    Family(
+        key="flux2",
+        title="Flux.2",
+        signatures=(_has("double_stream_modulation_img.lin.weight"),),
+        native_size=1024,
+        latent_channels=32,
+        latent_scale=1.0,
+        objective="flow",
+        kohya_versions=("flux2",),
+        architectures=("flux-2", "flux.2", "flux2"),
+    ),
+    Family(
+        key="chroma",
+        title="Chroma",
+        signatures=(
+            _has("distilled_guidance_layer.in_proj.weight"),
+            _has("distilled_guidance_layer.layers.0.in_layer.weight"),
+        ),
+        native_size=512,
+        latent_channels=16,
+        latent_scale=0.3611,
+        objective="flow",
+        kohya_versions=("chroma",),
+        architectures=("chroma",),
+        variants=(
+            Variant(
+                "Chroma Radiance",
+                _has("nerf_blocks.0.param_generator.weight"),
+                "it works on pixels, not latents",
+            ),
+        ),
+    ),
+    Family(
+        key="flux",
+        title="Flux.1",
+        signatures=(_has("double_blocks.0.img_attn.norm.key_norm.scale", "img_in.weight"),),
+        native_size=1024,
+        latent_channels=16,
+        latent_scale=0.3611,
+        objective="flow",
+        kohya_versions=("flux1", "flux"),
+        architectures=("flux-1",),
+        variants=(
+            Variant("Flux.1 Fill", _shaped({"img_in.weight": (None, 384)}), _MASKED),
+            Variant("Flux.1 Depth or Canny", _shaped({"img_in.weight": (None, 128)}), _NEEDS_PICTURE),
+            Variant("Flux.1 dev", _has("guidance_in.in_layer.weight")),
+            Variant("Flux.1 schnell", _shaped({}, lacks=("guidance_in.in_layer.weight",))),
+        ),
+    ),
+    Family(
+        key="sd3",
+        title="Stable Diffusion 3",
+        signatures=(_has("joint_blocks.0.context_block.attn.qkv.weight"),),
+        native_size=1024,
+        latent_channels=16,
+        latent_scale=1.5305,
+        objective="flow",
+        kohya_versions=("sd3",),
+        architectures=("stable-diffusion-3",),
+        variants=(
+            Variant("Stable Diffusion 3.5 Medium", _has("joint_blocks.0.x_block.attn2.qkv.weight")),
+            Variant(
+                "Stable Diffusion 3.5 Large",
+                _has("joint_blocks.37.x_block.attn.qkv.weight", "joint_blocks.0.x_block.attn.ln_q.weight"),
+            ),
+            Variant(
+                "Stable Diffusion 3 Medium",
+                _has(
+                    "joint_blocks.23.x_block.attn.qkv.weight",
+                    lacks=("joint_blocks.24.x_block.attn.qkv.weight",),
+                ),
+            ),
+        ),
+    ),
+    Family(
+        key="zimage",
+        title="Z-Image",
+        signatures=(_has("cap_embedder.1.weight", "layers.0.adaLN_modulation.0.weight"),),
+        native_size=1024,
+        latent_channels=16,
+        latent_scale=0.3611,
+        objective="flow",
+        kohya_versions=("zimage", "z_image", "z-image"),
+        architectures=("z-image", "zimage"),
+    ),
+    Family(
+        key="lumina2",
+        title="Lumina 2",
+        signatures=(_has("cap_embedder.1.weight", "layers.0.adaLN_modulation.1.weight"),),
+        native_size=1024,
+        latent_channels=16,
+        latent_scale=0.3611,
+        objective="flow",
+        kohya_versions=("lumina2",),
+        architectures=("lumina-2",),
+    ),
+    Family(
+        key="anima",
+        title="Anima",
+        signatures=(_has("blocks.0.mlp.layer1.weight", "llm_adapter.blocks.0.cross_attn.q_proj.weight"),),
+        native_size=1024,
+        latent_channels=16,
+        latent_scale=1.0,
+        objective="flow",
+        kohya_versions=("anima",),
+        architectures=("anima",),
+    ),
+    Family(
+        key="cosmos",
+        title="Cosmos-Predict2",
+        signatures=(_has("blocks.0.mlp.layer1.weight", "x_embedder.proj.1.weight"),),
+        native_size=1024,
+        latent_channels=16,
+        latent_scale=1.0,
+        objective="flow",
+        architectures=("cosmos",),
+    ),
+    Family(
+        key="qwen_image",
+        title="Qwen-Image",
+        signatures=(_has("txt_norm.weight", "transformer_blocks.0.attn.add_q_proj.weight"),),
+        native_size=1024,
+        latent_channels=16,
+        latent_scale=1.0,
+        objective="flow",
+        kohya_versions=("qwen",),
+        architectures=("qwen-image", "qwen_image"),
+    ),
+    Family(
+        key="sdxl_refiner",
+        title="SDXL refiner",
+        signatures=(_has(_FIRST, _LABEL, "input_blocks.9.0.op.weight", lacks=(_SHALLOW,)),),
+        native_size=1024,
+        latent_channels=4,
+        latent_scale=0.13025,
+        objective="ddpm",
+        kohya_versions=("sdxl_refiner",),
+        architectures=("stable-diffusion-xl-v1-refiner",),
+    ),
+    Family(
+        key="sdxl",
+        title="SDXL",
+        signatures=(
+            _has(_FIRST, _LABEL, lacks=(_SHALLOW,)),
+            _has("add_embedding.linear_1.weight", "conv_in.weight"),
+        ),
+        native_size=1024,
+        latent_channels=4,
+        latent_scale=0.13025,
+        objective="ddpm",
+        kohya_versions=("sdxl",),
+        architectures=("stable-diffusion-xl",),
+        trainable=True,
+        parts=(
+            Part("first text encoder", ("conditioner.embedders.0.transformer.",)),
+            Part("second text encoder", ("conditioner.embedders.1.model.",)),
+            _VAE,
+        ),
+        variants=(
+            *_SD_INPUTS,
+            Variant("Playground", _has("edm_mean"), "it uses another noise schedule (EDM)"),
+            Variant(
+                "{family} EDM v-prediction",
+                _has("edm_vpred.sigma_max"),
+                "it uses another noise schedule (EDM)",
+            ),
+            Variant("Mugen", _shaped({"out.2.weight": (32, None, 3, 3)}), "its latents have 32 channels"),
+            Variant(
+                "SSD-1B",
+                _has(
+                    "input_blocks.7.1.transformer_blocks.3.norm1.weight",
+                    lacks=("input_blocks.7.1.transformer_blocks.4.norm1.weight",),
+                ),
+                "it is a cut-down SDXL whose layers SDXL LoRAs do not fit",
+            ),
+            Variant(
+                "Segmind Vega",
+                _has(
+                    "input_blocks.7.1.transformer_blocks.1.norm1.weight",
+                    lacks=("input_blocks.7.1.transformer_blocks.2.norm1.weight",),
+                ),
+                "it is a cut-down SDXL whose layers SDXL LoRAs do not fit",
+            ),
+        ),
+    ),
+    Family(
+        key="sd2",
+        title="Stable Diffusion 2",
+        signatures=(_shaped({_FIRST: _CONV, _MIDDLE: _LINEAR}),),
+        native_size=512,
+        latent_channels=4,
+        latent_scale=0.18215,
+        objective="ddpm",
+        kohya_versions=("sd_v2", "sd_2", "sd2"),
+        architectures=("stable-diffusion-v2",),
+        trainable=True,
+        parts=(Part("text encoder", ("cond_stage_model.model.",)), _VAE),
+        variants=(*_SD_INPUTS, Variant("{family} unCLIP", _has(_LABEL), _NEEDS_PICTURE)),
+    ),
+    Family(
+        key="sd15",
+        title="Stable Diffusion 1.5",
+        signatures=(_shaped({_FIRST: _CONV, _MIDDLE: _CONV}, lacks=(_LABEL,)),),
+        native_size=512,
+        latent_channels=4,
+        latent_scale=0.18215,
+        objective="ddpm",
+        kohya_versions=("sd_v1", "sd_1", "sd1"),
+        architectures=("stable-diffusion-v1",),
+        trainable=True,
+        parts=(Part("text encoder", ("cond_stage_model.transformer.",)), _VAE),
+        variants=_SD_INPUTS,
+    ),
+)
+
+FAMILIES: Mapping[str, Family] = MappingProxyType({family.key: family for family in FAMILIES_IN_ORDER})
+
+
+class Weights(Mapping[str, Tensor]):
+    """A file's tensors with the denoiser's prefix taken off; other names can be asked for as they stand."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._all = tensors
+        self.prefix = next((p for p in PREFIXES if _carried(tensors, p)), "")
+        self.everything = tensors.keys()
+        self.names = frozenset(name[len(self.prefix) :] for name in tensors if name.startswith(self.prefix))
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._all[self.prefix + name if name in self.names else name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names or name in self._all
+
+
+def matches(signature: Signature, weights: Weights) -> bool:
+    """Say whether `weights` bear `signature`."""
+    if any(name in weights for name in signature.lacks):
+        return False
+    return all(name in weights and _fits(weights[name].shape, shape) for name, shape in signature.has.items())
+
+
+def find(weights: Weights) -> tuple[Family, Variant | None] | None:
+    """Return the family that `weights` belong to and the variant, if it is one; None when it is none of ours."""
+    for family in FAMILIES_IN_ORDER:
+        if any(matches(signature, weights) for signature in family.signatures):
+            return family, next((v for v in family.variants if matches(v.signature, weights)), None)
+    return None
+
+
+def by_kohya_version(text: str) -> Family | None:
+    """Return the family that a LoRA's `ss_base_model_version` names."""
+    return _by_beginning(text, "kohya_versions")
+
+
+def by_architecture(text: str) -> Family | None:
+    """Return the family that a file's `modelspec.architecture` names."""
+    return _by_beginning(text, "architectures")
+
+
+def _by_beginning(text: str, attribute: str) -> Family | None:
+    text = text.strip().lower()
+    for family in FAMILIES_IN_ORDER:
+        if any(text.startswith(beginning) for beginning in getattr(family, attribute)):
+            return family
+    return None
+
+
+def _carried(tensors: Mapping[str, Tensor], prefix: str) -> bool:
+    return sum(name.startswith(prefix) for name in tensors) >= _ENOUGH
+
+
+def _fits(shape: tuple[int, ...], wanted: Shape | None) -> bool:
+    if wanted is None:
+        return True
+    return len(shape) == len(wanted) and all(
+        want in (None, size) for size, want in zip(shape, wanted, strict=True)
+    )
