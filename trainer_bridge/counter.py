@@ -30,3 +30,24 @@ def below(bound: int, *keys: Key) -> int:
 def permutation(count: int, *keys: Key) -> list[int]:
     """Return the numbers 0 .. count-1 in an order that `keys` alone decide."""
     return sorted(range(count), key=lambda index: (number(*keys, index), index))
+
+
+#: Halves are exchanged this often: enough that the orders of small counts come nearly equally often.
+_ROUNDS = 10
+
+
+def shuffled(place: int, count: int, *keys: Key) -> int:
+    """Return the element at `place` of an order of 0 .. count-1 that `keys` alone decide, without listing the order.
+
+    A Feistel network over the next power of four, walked until it lands below `count` (format-preserving
+    encryption), so any element of a very long order costs the same few hashes.
+    """
+    half = max(1, ((count - 1).bit_length() + 1) // 2)
+    mask = (1 << half) - 1
+    while True:
+        left, right = place >> half, place & mask
+        for turn in range(_ROUNDS):
+            left, right = right, left ^ (number(*keys, turn, right) & mask)
+        place = left << half | right
+        if place < count:
+            return place
