@@ -10,12 +10,13 @@ from typing import Any
 
 from . import families, prediction
 from .errors import UserError
-from .families import Family, Variant, Weights
-from .file_kinds import KINDS, kind_beside_a_base, kind_of_the_rest
+from .families import Family, Variant
+from .file_kinds import kind_after_base, kind_before_base
 from .lora_info import LoraInfo, read_lora
 from .model_config import read_config
 from .precision import precision_of, quantisation
 from .safetensors_header import Header, read_header
+from .signatures import Weights
 
 __all__ = ["Checkpoint", "LoraInfo", "inspect", "read_header", "require_base"]
 
@@ -61,9 +62,8 @@ class Checkpoint:
 
     def to_json(self) -> dict[str, Any]:
         """Return all but the metadata as values that JSON has."""
-        plain = ("size", "mtime_ns", "kind", "family", "title", "prediction_type", "prediction_source")
-        plain += ("zero_terminal_snr", "precision", "native_size", "trainable", "reason")
-        data: dict[str, Any] = {"path": str(self.path), **{name: getattr(self, name) for name in plain}}
+        data = {key: value for key, value in vars(self).items() if key != "metadata"}
+        data["path"] = str(self.path)
         data["config"] = None if self.config is None else dict(self.config)
         data["lora"] = None if self.lora is None else self.lora.to_json()
         return data
@@ -76,17 +76,15 @@ def inspect(path: str | Path) -> Checkpoint:
         UserError: it cannot be read, or is no safetensors file.
     """
     header = read_header(path)
-    kind = kind_beside_a_base(header.tensors)
-    if kind == "lora":
-        return _lora(header)
-    if kind is None:
+    told = kind_before_base(header.tensors)
+    if told is None:
         weights = Weights(header.tensors)
         found = families.find(weights)
         if found is not None:
             return _base(header, weights, *found)
-        kind = kind_of_the_rest(header.tensors)
-    title = "a base model of a family that is not known here" if kind == "base" else KINDS[kind]
-    return _plain(header, kind, title, None, None)
+        told = kind_after_base(header.tensors)
+    kind, title = told
+    return _lora(header) if kind == "lora" else _plain(header, kind, title, None, None)
 
 
 def require_base(path: str | Path) -> Checkpoint:

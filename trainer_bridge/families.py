@@ -3,39 +3,16 @@
 A family is told from a few decisive weights, as ComfyUI's `model_detection.py`, diffusers'
 `single_file_utils.py`, Forge Neo and sd-scripts tell them. Nothing here needs torch.
 
-To add one, write its entry into :data:`FAMILIES`; it becomes trainable once `engine/families/` has its file.
+To add one, write its entry into :data:`FAMILIES_IN_ORDER`; it becomes trainable once `engine/families/` has its file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
-from .safetensors_header import Tensor
-
-#: Sizes of a weight's dimensions; None stands for any size.
-Shape = tuple[int | None, ...]
-
-#: Where the denoiser's weights may stand in a file, as they are tried. The first that six weights carry is taken.
-PREFIXES: tuple[str, ...] = ("model.diffusion_model.", "net.", "model.")
-_ENOUGH = 6
-
-_LINEAR: Shape = (None, None)
-_CONV: Shape = (None, None, None, None)
-
-
-@dataclass(frozen=True)
-class Signature:
-    """Weights that tell a family or one of its variants.
-
-    Attributes:
-        has: each of these is there, of this shape; None stands for any shape.
-        lacks: none of these is there.
-    """
-
-    has: Mapping[str, Shape | None]
-    lacks: tuple[str, ...] = ()
+from .signatures import CONV, LINEAR, Signature, Weights, has, matches, shaped
 
 
 @dataclass(frozen=True)
@@ -67,24 +44,6 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What one picture costs the denoiser.
-
-    Attributes:
-        forward_tflop: 10^12 operations of one forward pass at the family's native size, batch 1.
-        attention_share: part of them in attention, which grows with the square of the area; the rest with the area.
-        parameters: of the full-size denoiser.
-        activation_gb: memory that one picture of native size keeps for the backward pass in fp32, without
-            checkpointing.
-    """
-
-    forward_tflop: float
-    attention_share: float
-    parameters: float
-    activation_gb: float
-
-
-@dataclass(frozen=True)
 class Family:
     """One model family.
 
@@ -94,14 +53,13 @@ class Family:
         signatures: any of these tells it.
         native_size: side in px of the squares that it was trained on.
         latent_channels: channels of its latents, which are an eighth as wide and high as the picture.
-        latent_scale: factor that brings latents to unit deviation (FACTS: section 2).
+        latent_scale: factor that brings latents to about unit deviation.
         objective: `ddpm` (noise or velocity at 1000 timesteps) or `flow`.
         kohya_versions: what `ss_base_model_version` of a LoRA for it may say.
         architectures: beginnings of what `modelspec.architecture` may say.
         trainable: whether the engine has this family.
         parts: what a complete checkpoint holds beside the denoiser.
         variants: relatives, in the order of the test.
-        cost: known for the trainable ones.
     """
 
     key: str
@@ -116,37 +74,41 @@ class Family:
     trainable: bool = False
     parts: tuple[Part, ...] = ()
     variants: tuple[Variant, ...] = ()
-    cost: Cost | None = field(default=None)
-
-
-def _has(*keys: str, lacks: tuple[str, ...] = ()) -> Signature:
-    return Signature(MappingProxyType(dict.fromkeys(keys)), lacks)
-
-
-def _shaped(shapes: Mapping[str, Shape | None], lacks: tuple[str, ...] = ()) -> Signature:
-    return Signature(MappingProxyType(dict(shapes)), lacks)
 
 
 _MASKED = "it is made for inpainting: it also wants a mask and a masked picture"
 _INSTRUCT = "it is made for editing by instruction: it also wants the picture to edit"
 _NEEDS_PICTURE = "it also wants a picture beside the caption"
+_GUIDED = "it is a distilled model (LCM), which wants the guidance as an input"
+_CUT_DOWN = "it is a cut-down SDXL, whose layers are not those that SDXL LoRAs are for"
 _VAE = Part("VAE", ("first_stage_model.",))
 _FIRST = "input_blocks.0.0.weight"
 _LABEL = "label_emb.0.0.weight"
 _MIDDLE = "middle_block.1.proj_in.weight"
 #: Attention at full size: SD1 and SD2 have it, SDXL and its refiner begin deeper.
 _SHALLOW = "input_blocks.1.1.proj_in.weight"
+_DIFFUSERS = ("conv_in.weight", "down_blocks.0.resnets.0.norm1.weight")
+_DIFFUSERS_MIDDLE = "mid_block.attentions.0.proj_in.weight"
+_DEEPEST = "middle_block.1.transformer_blocks.9.norm1.weight"
 
 _SD_INPUTS: tuple[Variant, ...] = (
-    Variant("{family} inpainting", _shaped({_FIRST: (None, 9, 3, 3)}), _MASKED),
-    Variant("{family} InstructPix2Pix", _shaped({_FIRST: (None, 8, 3, 3)}), _INSTRUCT),
+    Variant("{family} inpainting", shaped({_FIRST: (None, 9, 3, 3)}), _MASKED),
+    Variant("{family} InstructPix2Pix", shaped({_FIRST: (None, 8, 3, 3)}), _INSTRUCT),
+    Variant("{family} LCM", has("time_embedding.cond_proj.weight"), _GUIDED),
 )
+
+
+def _depth(blocks: int) -> Signature:
+    """The last level of an SDXL U-Net has this many transformer blocks a layer."""
+    block = "input_blocks.7.1.transformer_blocks.{}.norm1.weight"
+    return has(block.format(blocks - 1), lacks=(block.format(blocks),))
+
 
 FAMILIES_IN_ORDER: tuple[Family, ...] = (
     Family(
         key="flux2",
         title="Flux.2",
-        signatures=(_has("double_stream_modulation_img.lin.weight"),),
+        signatures=(has("double_stream_modulation_img.lin.weight"),),
         native_size=1024,
         latent_channels=32,
         latent_scale=1.0,
@@ -158,8 +120,8 @@ FAMILIES_IN_ORDER: tuple[Family, ...] = (
         key="chroma",
         title="Chroma",
         signatures=(
-            _has("distilled_guidance_layer.in_proj.weight"),
-            _has("distilled_guidance_layer.layers.0.in_layer.weight"),
+            has("distilled_guidance_layer.in_proj.weight"),
+            has("distilled_guidance_layer.layers.0.in_layer.weight"),
         ),
         native_size=512,
         latent_channels=16,
@@ -170,7 +132,7 @@ FAMILIES_IN_ORDER: tuple[Family, ...] = (
         variants=(
             Variant(
                 "Chroma Radiance",
-                _has("nerf_blocks.0.param_generator.weight"),
+                has("nerf_blocks.0.param_generator.weight"),
                 "it works on pixels, not latents",
             ),
         ),
@@ -178,7 +140,10 @@ FAMILIES_IN_ORDER: tuple[Family, ...] = (
     Family(
         key="flux",
         title="Flux.1",
-        signatures=(_has("double_blocks.0.img_attn.norm.key_norm.scale", "img_in.weight"),),
+        signatures=(
+            has("double_blocks.0.img_attn.norm.key_norm.scale", "img_in.weight"),
+            has("single_transformer_blocks.0.proj_mlp.weight", "transformer_blocks.0.attn.add_q_proj.weight"),
+        ),
         native_size=1024,
         latent_channels=16,
         latent_scale=0.3611,
@@ -186,16 +151,19 @@ FAMILIES_IN_ORDER: tuple[Family, ...] = (
         kohya_versions=("flux1", "flux"),
         architectures=("flux-1",),
         variants=(
-            Variant("Flux.1 Fill", _shaped({"img_in.weight": (None, 384)}), _MASKED),
-            Variant("Flux.1 Depth or Canny", _shaped({"img_in.weight": (None, 128)}), _NEEDS_PICTURE),
-            Variant("Flux.1 dev", _has("guidance_in.in_layer.weight")),
-            Variant("Flux.1 schnell", _shaped({}, lacks=("guidance_in.in_layer.weight",))),
+            Variant("Flux.1 Fill", shaped({"img_in.weight": (None, 384)}), _MASKED),
+            Variant("Flux.1 Depth or Canny", shaped({"img_in.weight": (None, 128)}), _NEEDS_PICTURE),
+            Variant("Flux.1 dev", has("guidance_in.in_layer.weight")),
+            Variant("Flux.1 schnell", has("img_in.weight", lacks=("guidance_in.in_layer.weight",))),
         ),
     ),
     Family(
         key="sd3",
         title="Stable Diffusion 3",
-        signatures=(_has("joint_blocks.0.context_block.attn.qkv.weight"),),
+        signatures=(
+            has("joint_blocks.0.context_block.attn.qkv.weight"),
+            has("transformer_blocks.0.attn.add_q_proj.weight", "pos_embed.proj.weight"),
+        ),
         native_size=1024,
         latent_channels=16,
         latent_scale=1.5305,
@@ -203,14 +171,14 @@ FAMILIES_IN_ORDER: tuple[Family, ...] = (
         kohya_versions=("sd3",),
         architectures=("stable-diffusion-3",),
         variants=(
-            Variant("Stable Diffusion 3.5 Medium", _has("joint_blocks.0.x_block.attn2.qkv.weight")),
+            Variant("Stable Diffusion 3.5 Medium", has("joint_blocks.0.x_block.attn2.qkv.weight")),
             Variant(
                 "Stable Diffusion 3.5 Large",
-                _has("joint_blocks.37.x_block.attn.qkv.weight", "joint_blocks.0.x_block.attn.ln_q.weight"),
+                has("joint_blocks.37.x_block.attn.qkv.weight", "joint_blocks.0.x_block.attn.ln_q.weight"),
             ),
             Variant(
                 "Stable Diffusion 3 Medium",
-                _has(
+                has(
                     "joint_blocks.23.x_block.attn.qkv.weight",
                     lacks=("joint_blocks.24.x_block.attn.qkv.weight",),
                 ),
@@ -220,7 +188,7 @@ FAMILIES_IN_ORDER: tuple[Family, ...] = (
     Family(
         key="zimage",
         title="Z-Image",
-        signatures=(_has("cap_embedder.1.weight", "layers.0.adaLN_modulation.0.weight"),),
+        signatures=(has("cap_embedder.1.weight", "layers.0.adaLN_modulation.0.weight"),),
         native_size=1024,
         latent_channels=16,
         latent_scale=0.3611,
@@ -231,7 +199,10 @@ FAMILIES_IN_ORDER: tuple[Family, ...] = (
     Family(
         key="lumina2",
         title="Lumina 2",
-        signatures=(_has("cap_embedder.1.weight", "layers.0.adaLN_modulation.1.weight"),),
+        signatures=(
+            has("cap_embedder.1.weight", "layers.0.adaLN_modulation.1.weight"),
+            has("time_caption_embed.caption_embedder.1.weight", "noise_refiner.0.norm1.linear.weight"),
+        ),
         native_size=1024,
         latent_channels=16,
         latent_scale=0.3611,
@@ -242,7 +213,7 @@ FAMILIES_IN_ORDER: tuple[Family, ...] = (
     Family(
         key="anima",
         title="Anima",
-        signatures=(_has("blocks.0.mlp.layer1.weight", "llm_adapter.blocks.0.cross_attn.q_proj.weight"),),
+        signatures=(has("blocks.0.mlp.layer1.weight", "llm_adapter.blocks.0.cross_attn.q_proj.weight"),),
         native_size=1024,
         latent_channels=16,
         latent_scale=1.0,
@@ -253,7 +224,7 @@ FAMILIES_IN_ORDER: tuple[Family, ...] = (
     Family(
         key="cosmos",
         title="Cosmos-Predict2",
-        signatures=(_has("blocks.0.mlp.layer1.weight", "x_embedder.proj.1.weight"),),
+        signatures=(has("blocks.0.mlp.layer1.weight", "x_embedder.proj.1.weight"),),
         native_size=1024,
         latent_channels=16,
         latent_scale=1.0,
@@ -263,7 +234,7 @@ FAMILIES_IN_ORDER: tuple[Family, ...] = (
     Family(
         key="qwen_image",
         title="Qwen-Image",
-        signatures=(_has("txt_norm.weight", "transformer_blocks.0.attn.add_q_proj.weight"),),
+        signatures=(has("txt_norm.weight", "transformer_blocks.0.attn.add_q_proj.weight"),),
         native_size=1024,
         latent_channels=16,
         latent_scale=1.0,
@@ -274,7 +245,10 @@ FAMILIES_IN_ORDER: tuple[Family, ...] = (
     Family(
         key="sdxl_refiner",
         title="SDXL refiner",
-        signatures=(_has(_FIRST, _LABEL, "input_blocks.9.0.op.weight", lacks=(_SHALLOW,)),),
+        signatures=(
+            has(_FIRST, _LABEL, "input_blocks.9.0.op.weight", lacks=(_SHALLOW,)),
+            has(*_DIFFUSERS, "add_embedding.linear_1.weight", "down_blocks.3.resnets.0.norm1.weight"),
+        ),
         native_size=1024,
         latent_channels=4,
         latent_scale=0.13025,
@@ -286,8 +260,8 @@ FAMILIES_IN_ORDER: tuple[Family, ...] = (
         key="sdxl",
         title="SDXL",
         signatures=(
-            _has(_FIRST, _LABEL, lacks=(_SHALLOW,)),
-            _has("add_embedding.linear_1.weight", "conv_in.weight"),
+            has(_FIRST, _LABEL, lacks=(_SHALLOW,)),
+            has(*_DIFFUSERS, "add_embedding.linear_1.weight"),
         ),
         native_size=1024,
         latent_channels=4,
@@ -303,35 +277,25 @@ FAMILIES_IN_ORDER: tuple[Family, ...] = (
         ),
         variants=(
             *_SD_INPUTS,
-            Variant("Playground", _has("edm_mean"), "it uses another noise schedule (EDM)"),
+            Variant("Playground", has("edm_mean"), "it uses another noise schedule (EDM)"),
             Variant(
                 "{family} EDM v-prediction",
-                _has("edm_vpred.sigma_max"),
+                has("edm_vpred.sigma_max"),
                 "it uses another noise schedule (EDM)",
             ),
-            Variant("Mugen", _shaped({"out.2.weight": (32, None, 3, 3)}), "its latents have 32 channels"),
-            Variant(
-                "SSD-1B",
-                _has(
-                    "input_blocks.7.1.transformer_blocks.3.norm1.weight",
-                    lacks=("input_blocks.7.1.transformer_blocks.4.norm1.weight",),
-                ),
-                "it is a cut-down SDXL whose layers SDXL LoRAs do not fit",
-            ),
-            Variant(
-                "Segmind Vega",
-                _has(
-                    "input_blocks.7.1.transformer_blocks.1.norm1.weight",
-                    lacks=("input_blocks.7.1.transformer_blocks.2.norm1.weight",),
-                ),
-                "it is a cut-down SDXL whose layers SDXL LoRAs do not fit",
-            ),
+            Variant("Mugen", shaped({"out.2.weight": (32, None, 3, 3)}), "its latents have 32 channels"),
+            Variant("SSD-1B", _depth(4), _CUT_DOWN),
+            Variant("Segmind Vega", _depth(2), _CUT_DOWN),
+            Variant("cut-down {family}", has(_FIRST, lacks=(_DEEPEST,)), _CUT_DOWN),
         ),
     ),
     Family(
         key="sd2",
         title="Stable Diffusion 2",
-        signatures=(_shaped({_FIRST: _CONV, _MIDDLE: _LINEAR}),),
+        signatures=(
+            shaped({_FIRST: CONV, _MIDDLE: LINEAR}),
+            shaped({**dict.fromkeys(_DIFFUSERS), _DIFFUSERS_MIDDLE: LINEAR}),
+        ),
         native_size=512,
         latent_channels=4,
         latent_scale=0.18215,
@@ -340,12 +304,15 @@ FAMILIES_IN_ORDER: tuple[Family, ...] = (
         architectures=("stable-diffusion-v2",),
         trainable=True,
         parts=(Part("text encoder", ("cond_stage_model.model.",)), _VAE),
-        variants=(*_SD_INPUTS, Variant("{family} unCLIP", _has(_LABEL), _NEEDS_PICTURE)),
+        variants=(*_SD_INPUTS, Variant("{family} unCLIP", has(_LABEL), _NEEDS_PICTURE)),
     ),
     Family(
         key="sd15",
         title="Stable Diffusion 1.5",
-        signatures=(_shaped({_FIRST: _CONV, _MIDDLE: _CONV}, lacks=(_LABEL,)),),
+        signatures=(
+            shaped({_FIRST: CONV, _MIDDLE: CONV}, lacks=(_LABEL,)),
+            shaped({**dict.fromkeys(_DIFFUSERS), _DIFFUSERS_MIDDLE: CONV}),
+        ),
         native_size=512,
         latent_channels=4,
         latent_scale=0.18215,
@@ -359,35 +326,6 @@ FAMILIES_IN_ORDER: tuple[Family, ...] = (
 )
 
 FAMILIES: Mapping[str, Family] = MappingProxyType({family.key: family for family in FAMILIES_IN_ORDER})
-
-
-class Weights(Mapping[str, Tensor]):
-    """A file's tensors with the denoiser's prefix taken off; other names can be asked for as they stand."""
-
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self._all = tensors
-        self.prefix = next((p for p in PREFIXES if _carried(tensors, p)), "")
-        self.everything = tensors.keys()
-        self.names = frozenset(name[len(self.prefix) :] for name in tensors if name.startswith(self.prefix))
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._all[self.prefix + name if name in self.names else name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.names or name in self._all
-
-
-def matches(signature: Signature, weights: Weights) -> bool:
-    """Say whether `weights` bear `signature`."""
-    if any(name in weights for name in signature.lacks):
-        return False
-    return all(name in weights and _fits(weights[name].shape, shape) for name, shape in signature.has.items())
 
 
 def find(weights: Weights) -> tuple[Family, Variant | None] | None:
@@ -414,15 +352,3 @@ def _by_beginning(text: str, attribute: str) -> Family | None:
         if any(text.startswith(beginning) for beginning in getattr(family, attribute)):
             return family
     return None
-
-
-def _carried(tensors: Mapping[str, Tensor], prefix: str) -> bool:
-    return sum(name.startswith(prefix) for name in tensors) >= _ENOUGH
-
-
-def _fits(shape: tuple[int, ...], wanted: Shape | None) -> bool:
-    if wanted is None:
-        return True
-    return len(shape) == len(wanted) and all(
-        want in (None, size) for size, want in zip(shape, wanted, strict=True)
-    )

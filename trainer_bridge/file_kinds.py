@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 
+from .precision import quantisation
 from .safetensors_header import Tensor
 
 Tensors = Mapping[str, Tensor]
 
-#: kind -> what it is called in a sentence.
-KINDS: Mapping[str, str] = {
-    "base": "a base model",
-    "lora": "a LoRA",
-    "vae": "a VAE",
-    "text_encoder": "a text encoder",
-    "controlnet": "a ControlNet",
-    "embedding": "an embedding",
-    "upscaler": "an upscaler",
-    "unknown": "a file of a kind that is not known here",
-}
+#: What a file can be; `base` is a complete checkpoint or its denoiser.
+KINDS: tuple[str, ...] = (
+    "base",
+    "lora",
+    "vae",
+    "text_encoder",
+    "controlnet",
+    "embedding",
+    "upscaler",
+    "unknown",
+)
 
 #: Ends of the names that only LoRA files have, and the type that each tells (kohya, peft, diffusers, LyCORIS).
 LORA_ENDINGS: tuple[tuple[str, str], ...] = (
@@ -40,14 +40,27 @@ LORA_ENDINGS: tuple[tuple[str, str], ...] = (
 )
 
 
-def kind_beside_a_base(tensors: Tensors) -> str | None:
-    """Return `embedding`, `lora` or `controlnet` if it is one; None lets the families be asked."""
-    return next((kind for kind, test in _BEFORE if test(tensors)), None)
+def kind_before_base(tensors: Tensors) -> tuple[str, str] | None:
+    """Return the kind and its title of an embedding, a LoRA or a ControlNet, which may hold what a base holds."""
+    if _is_embedding(tensors):
+        return "embedding", "an embedding"
+    if lora_type(tensors):
+        return "lora", "a LoRA"
+    if _is_controlnet(tensors):
+        return "controlnet", "a ControlNet"
+    return None
 
 
-def kind_of_the_rest(tensors: Tensors) -> str:
-    """Return the kind of a file that no family claims; `base` is one of a family that is not known here."""
-    return next((kind for kind, test in _AFTER if test(tensors)), "unknown")
+def kind_after_base(tensors: Tensors) -> tuple[str, str]:
+    """Return the kind and its title of a file that no family claims."""
+    # A base of a family that is not known holds encoders and a VAE as well.
+    if any(name.startswith("model.diffusion_model.") for name in tensors):
+        return "base", "a base model of a family that is not known here"
+    for kind, title_of in _REST:
+        title = title_of(tensors)
+        if title:
+            return kind, title
+    return "unknown", "a file of a kind that is not known here"
 
 
 def lora_type(tensors: Tensors) -> str | None:
@@ -76,53 +89,62 @@ def _is_embedding(tensors: Tensors) -> bool:
     )
 
 
+#: First layers of the VAE's decoder, as LDM, Wan and Qwen, and diffusers name them.
 _VAE_MARKS = (
     "decoder.conv_in.weight",
     "decoder.middle.0.residual.0.gamma",
     "decoder.up_blocks.0.resnets.0.norm1.weight",
 )
+_VAE_PREFIXES = ("", "first_stage_model.", "vae.")
 
-
-def _is_vae(tensors: Tensors) -> bool:
-    return any(
-        mark in tensors or "first_stage_model." + mark in tensors or "vae." + mark in tensors
-        for mark in _VAE_MARKS
-    )
-
-
-_ENCODER = re.compile(
-    r"(?:[a-z0-9_]{1,20}\.){0,3}(?:"
-    r"(?:text_model\.)?encoder\.layers\.0\.mlp\.fc1\.weight|"
-    r"transformer\.resblocks\.0\.mlp\.c_fc\.weight|"
-    r"encoder\.block\.0\.layer\.0\.SelfAttention\.q\.weight|"
-    r"(?:model\.)?layers\.0\.self_attn\.q_proj\.weight)"
+#: End of a weight's name, what its last dimension must be (None: any), and the encoder that this tells. Asked in
+#: this order (ComfyUI's `detect_te_model`).
+_ENCODERS: tuple[tuple[str, int | None, str], ...] = (
+    ("encoder.layers.30.mlp.fc1.weight", None, "the text encoder CLIP bigG"),
+    ("transformer.resblocks.30.mlp.c_fc.weight", None, "the text encoder CLIP bigG"),
+    ("encoder.layers.22.mlp.fc1.weight", None, "the text encoder CLIP H"),
+    ("transformer.resblocks.22.mlp.c_fc.weight", None, "the text encoder CLIP H"),
+    ("encoder.layers.0.mlp.fc1.weight", None, "the text encoder CLIP L"),
+    ("encoder.block.23.layer.1.DenseReluDense.wi_1.weight", 4096, "the text encoder T5-XXL"),
+    ("encoder.block.0.layer.0.SelfAttention.q.weight", None, "a T5 text encoder"),
+    ("layers.0.post_feedforward_layernorm.weight", None, "a Gemma text encoder"),
+    ("layers.0.self_attn.k_proj.bias", 512, "the text encoder Qwen2.5-VL-7B"),
+    ("layers.0.self_attn.q_norm.weight", None, "a Qwen3 text encoder"),
+    ("layers.0.self_attn.q_proj.weight", None, "a text encoder"),
 )
 
 
-def _is_encoder(tensors: Tensors) -> bool:
-    return any(_ENCODER.fullmatch(name) for name in tensors)
+def _encoder(tensors: Tensors) -> str | None:
+    for ending, width, title in _ENCODERS:
+        for name, tensor in tensors.items():
+            if (name == ending or name.endswith("." + ending)) and width in (None, *tensor.shape[-1:]):
+                return title
+    return None
 
 
-def _is_upscaler(tensors: Tensors) -> bool:
-    return "conv_first.weight" in tensors or any(name.startswith("model.1.sub.") for name in tensors)
+def _vae(tensors: Tensors) -> str | None:
+    for prefix in _VAE_PREFIXES:
+        if prefix + _VAE_MARKS[0] in tensors:
+            shape = tensors[prefix + _VAE_MARKS[0]].shape
+            return f"a VAE of {shape[1]} channels" if len(shape) > 1 else "a VAE"
+        if any(prefix + mark in tensors for mark in _VAE_MARKS):
+            return "a VAE"
+    return None
 
 
-def _is_base(tensors: Tensors) -> bool:
-    return any(name.startswith("model.diffusion_model.") for name in tensors)
+def _upscaler(tensors: Tensors) -> str | None:
+    found = "conv_first.weight" in tensors or any(name.startswith("model.1.sub.") for name in tensors)
+    return "an upscaler" if found else None
 
 
-_Tests = tuple[tuple[str, Callable[[Tensors], bool]], ...]
+def _unknown_base(tensors: Tensors) -> str | None:
+    return "a base model of a family that is not known here" if quantisation(tensors) else None
 
-#: Asked before the families: these files may hold weights that a base has too.
-_BEFORE: _Tests = (
-    ("embedding", _is_embedding),
-    ("lora", lambda tensors: lora_type(tensors) is not None),
-    ("controlnet", _is_controlnet),
-)
-#: Asked after the families: a complete base holds a VAE and text encoders.
-_AFTER: _Tests = (
-    ("base", _is_base),
-    ("vae", _is_vae),
-    ("text_encoder", _is_encoder),
-    ("upscaler", _is_upscaler),
+
+#: Asked in this order, after the families: a complete base holds a VAE and text encoders too.
+_REST: tuple[tuple[str, Callable[[Tensors], str | None]], ...] = (
+    ("vae", _vae),
+    ("text_encoder", _encoder),
+    ("upscaler", _upscaler),
+    ("base", _unknown_base),
 )

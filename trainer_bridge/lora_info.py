@@ -77,11 +77,15 @@ def _rank(header: Header) -> int | None:
         for pattern, dimension in _RANKS:
             if len(tensor.shape) > dimension and pattern.search(name):
                 counted[tensor.shape[dimension]] += 1
-    return counted.most_common(1)[0][0] if counted else _number(header.metadata, "ss_network_dim", int)
+    return (
+        counted.most_common(1)[0][0]
+        if counted
+        else int(_number(header.metadata, "ss_network_dim") or 0) or None
+    )
 
 
 def _alpha(header: Header) -> float | None:
-    told = _number(header.metadata, "ss_network_alpha", float)
+    told = _number(header.metadata, "ss_network_alpha")
     if told is not None:
         return told
     name = next((name for name in header.tensors if name.endswith(".alpha")), None)
@@ -89,13 +93,12 @@ def _alpha(header: Header) -> float | None:
     return values[0] if values and abs(values[0]) < 1e6 else None
 
 
-def _number(metadata: Mapping[str, str], key: str, kind: type) -> Any:
-    text = metadata.get(key, "")
+def _number(metadata: Mapping[str, str], key: str) -> float | None:
     try:
-        number = float(text[:40])
+        number = float(metadata.get(key, "")[:40])
     except ValueError:
         return None
-    return kind(number) if 0 < number < 1e6 else None
+    return number if 0 < number < 1e6 else None
 
 
 def _module(name: str) -> str:

@@ -1,6 +1,6 @@
 """Whether a base predicts noise or velocity, and whether its noisiest step is pure noise.
 
-No header must say so, hence several places are asked, the surest first (FACTS: ComfyUI, Forge and A1111 trust the
+No header must say so, hence several places are asked, the surest first (ComfyUI, Forge and A1111 trust the
 `v_pred` key and the `.yaml`; sd-scripts writes modelspec; ComfyUI tells SD2 by one weight's deviation).
 """
 
@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .families import Family, Weights
+from .families import Family
 from .safetensors_header import Header, read_numbers
+from .signatures import Weights
 
 EPSILON = "epsilon"
 VELOCITY = "v_prediction"

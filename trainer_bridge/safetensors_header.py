@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn, TypeGuard
 
 from . import limits
 from .errors import UserError
@@ -270,7 +270,7 @@ def _tensor(path: Path, name: str, value: object, data_start: int) -> Tensor:
     return Tensor(dtype, tuple(shape), data_start + start, data_start + end)
 
 
-def _sizes(value: object) -> bool:
+def _sizes(value: object) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(item) is int and 0 <= item < 1 << 48 for item in value)
 
 
