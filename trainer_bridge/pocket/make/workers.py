@@ -16,8 +16,17 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 
-def _enter(rank: int, world: int, port: int, work: Callable[..., None], args: tuple[Any, ...]) -> None:
+def _take_the_machine() -> None:
+    """Niceness as asked for, also where the kernel shares the cores out by session and ignores it."""
     os.nice(3)
+    group = Path("/proc/self/autogroup")
+    wish = os.environ.get("POCKET_AUTOGROUP")
+    if wish and group.exists():
+        group.write_text(wish)
+
+
+def _enter(rank: int, world: int, port: int, work: Callable[..., None], args: tuple[Any, ...]) -> None:
+    _take_the_machine()
     torch.set_num_threads(1)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     dist.init_process_group("gloo", rank=rank, world_size=world)
