@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from . import families, prediction
+from . import families, prediction, workload
 from .errors import UserError
 from .families import Family, Variant
 from .file_kinds import kind_after_base, kind_before_base
@@ -17,6 +17,7 @@ from .model_config import read_config
 from .precision import precision_of, quantisation
 from .safetensors_header import Header, read_header
 from .signatures import Weights
+from .workload import Workload
 
 __all__ = ["Checkpoint", "LoraInfo", "inspect", "read_header", "require_base"]
 
@@ -41,6 +42,7 @@ class Checkpoint:
         config: what its writer says of a base with unusual sizes (`atelier.config`), checked; None without.
         metadata: the texts in its header.
         lora: what kind of LoRA it is, if it is one.
+        workload: what a picture costs it; known for bases that can be trained.
     """
 
     path: Path
@@ -59,6 +61,7 @@ class Checkpoint:
     config: Mapping[str, Any] | None = None
     metadata: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     lora: LoraInfo | None = None
+    workload: Workload | None = field(default=None, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """Return all but the metadata as values that JSON has."""
@@ -66,6 +69,7 @@ class Checkpoint:
         data["path"] = str(self.path)
         data["config"] = None if self.config is None else dict(self.config)
         data["lora"] = None if self.lora is None else self.lora.to_json()
+        data["workload"] = None if self.workload is None else asdict(self.workload)
         return data
 
 
@@ -127,6 +131,7 @@ def _base(header: Header, weights: Weights, family: Family, variant: Variant | N
         reason=reason,
         config=config,
         metadata=header.metadata,
+        workload=None if reason else workload.measure(header.tensors, weights),
     )
 
 

@@ -58,6 +58,7 @@ class Family:
         kohya_versions: what `ss_base_model_version` of a LoRA for it may say.
         architectures: beginnings of what `modelspec.architecture` may say.
         trainable: whether the engine has this family.
+        nickname: what people call it in passing, if not by its title.
         parts: what a complete checkpoint holds beside the denoiser.
         variants: relatives, in the order of the test.
     """
@@ -72,8 +73,14 @@ class Family:
     kohya_versions: tuple[str, ...] = ()
     architectures: tuple[str, ...] = ()
     trainable: bool = False
+    nickname: str = ""
     parts: tuple[Part, ...] = ()
     variants: tuple[Variant, ...] = ()
+
+    @property
+    def short(self) -> str:
+        """What people call it in passing."""
+        return self.nickname or self.title
 
 
 _MASKED = "it is made for inpainting: it also wants a mask and a masked picture"
@@ -303,6 +310,7 @@ FAMILIES_IN_ORDER: tuple[Family, ...] = (
         kohya_versions=("sd_v2", "sd_2", "sd2"),
         architectures=("stable-diffusion-v2",),
         trainable=True,
+        nickname="SD2",
         parts=(Part("text encoder", ("cond_stage_model.model.",)), _VAE),
         variants=(*_SD_INPUTS, Variant("{family} unCLIP", has(_LABEL), _NEEDS_PICTURE)),
     ),
@@ -320,6 +328,7 @@ FAMILIES_IN_ORDER: tuple[Family, ...] = (
         kohya_versions=("sd_v1", "sd_1", "sd1"),
         architectures=("stable-diffusion-v1",),
         trainable=True,
+        nickname="SD1.5",
         parts=(Part("text encoder", ("cond_stage_model.transformer.",)), _VAE),
         variants=_SD_INPUTS,
     ),

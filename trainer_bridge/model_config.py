@@ -19,6 +19,20 @@ from .spec import TYPES
 
 KEY = "atelier.config"
 
+#: What a preset may hold beside settings: `views`, how many pictures a run shows in all, from which its steps are
+#: reckoned, and `alpha_share`, alpha as a share of the rank.
+EXTRAS: Mapping[str, fields.Field] = {
+    extra.name: extra
+    for extra in (
+        fields.Field(
+            "views", "int", 2000, "schedule", "Views", "Pictures that a run shows in all.", 1, 1_000_000
+        ),
+        fields.Field(
+            "alpha_share", "float", 0.5, "network", "Alpha", "Alpha as a share of the rank.", 0.01, 8.0
+        ),
+    )
+}
+
 _MAX_CHARS = 64 * 1024
 _MAX_DEPTH = 6
 _SIZES = range(32, 4097, 8)
@@ -58,6 +72,8 @@ def read_config(header: Header) -> Mapping[str, Any] | None:
 def check_preset(preset: object) -> dict[str, Any]:
     """Return `preset` with each value checked: settings, and per type a table of settings.
 
+    Beside the settings, :data:`EXTRAS` are known.
+
     Raises:
         UserError: an unknown setting or a value that it does not take.
     """
@@ -68,10 +84,14 @@ def check_preset(preset: object) -> dict[str, Any]:
         if name in TYPES:
             if not isinstance(value, dict):
                 raise UserError(f"The preset for {name} is not a table.")
-            checked[name] = fields.check_values(value)
+            checked[name] = {inner: _check(inner, item) for inner, item in value.items()}
         else:
-            checked[name] = fields.field(name).check(value)
+            checked[name] = _check(name, value)
     return checked
+
+
+def _check(name: str, value: object) -> fields.Value:
+    return (EXTRAS.get(name) or fields.field(name)).check(value)
 
 
 def _plain(value: object, depth: int) -> bool:
