@@ -17,7 +17,7 @@ import skia
 from numpy.typing import NDArray
 from PIL import Image
 
-from . import face, hair, wear
+from . import face, hair, unseen, wear
 from .labels import Look, sample_look
 from .pen import MANNERS, Manner, Pen, Rgb
 
@@ -29,8 +29,9 @@ class Extra:
     """What the portraits of training never have: for sample subjects that the base has not seen."""
 
     manner: Manner | None = None
-    hat: str | None = None
-    mark: str | None = None
+    hat: bool = False
+    mark: bool = False
+    cloak: Rgb | None = None
 
 
 def _vary(color: Rgb, rng: np.random.Generator) -> Rgb:
@@ -61,8 +62,6 @@ def _wash(picture: Picture, rng: np.random.Generator) -> Picture:
 
 def paint(look: Look, rng: np.random.Generator, size: int = 128, extra: Extra | None = None) -> Picture:
     """One portrait, uint8 [size, size, 3]."""
-    from . import unseen
-
     surface = skia.Surface(size, size)
     canvas = surface.getCanvas()
     canvas.scale(size / 128, size / 128)
@@ -78,15 +77,17 @@ def paint(look: Look, rng: np.random.Generator, size: int = 128, extra: Extra | 
     face.fringe_shadow(pen, skin)
     face.features(pen, eyes, look.expression)
     if extra and extra.mark:
-        unseen.mark(pen, extra.mark)
+        unseen.mark(pen)
     if look.accessory in ("glasses", "scarf"):
         wear.accessory(pen, look.accessory, locks)
     hair.front(pen, look.hair_style, locks)
+    if extra and extra.cloak:
+        unseen.cloak(pen, extra.cloak)
     face.animal_ears(pen, look.ears, locks, skin)
     if look.accessory not in ("glasses", "scarf"):
         wear.accessory(pen, look.accessory, locks)
     if extra and extra.hat:
-        unseen.hat(pen, extra.hat)
+        unseen.hat(pen)
     pixels = surface.makeImageSnapshot().toarray(colorType=skia.kRGBA_8888_ColorType)
     picture = np.ascontiguousarray(pixels[:, :, :3])
     return _wash(picture, rng) if manner is MANNERS["watercolor"] else picture

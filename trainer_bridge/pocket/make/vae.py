@@ -230,7 +230,7 @@ def train(rank: int, world: int, args: argparse.Namespace) -> None:
     construct(net)
     frozen = args.decoder_only
     if frozen:
-        net.load_state_dict(workers.load(args.work / "vae.pt")["model"])  # type: ignore[index]
+        net.load_state_dict(workers.load(args.work / "vae_white.pt")["model"])  # type: ignore[index]
         net.encoder.requires_grad_(False)
         net.quant_conv.requires_grad_(False)
     name = "decoder" if frozen else "vae"
@@ -288,7 +288,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.7, help="portraits among the pictures")
     parser.add_argument("--first", type=int, default=0, help="number of the first picture")
     parser.add_argument("--port", type=int, default=29511)
-    parser.add_argument("--decoder-only", action="store_true", help="go on from vae.pt with its encoder fixed")
+    parser.add_argument("--decoder-only", action="store_true", help="go on from vae_white.pt, its encoder fixed")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     workers.run(train, args.workers, args.port, args)
