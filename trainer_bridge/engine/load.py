@@ -1,0 +1,151 @@
+"""Makes networks from a single checkpoint file, without a hub and without a second copy of the weights.
+
+The classes are diffusers' and transformers', made on the meta device; the weights are memory-mapped and put in
+place, so that a tensor is copied only where its number format or its device changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UserError
+from ..safetensors_header import Tensor as Entry
+from .keys import Piece, shape_of
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+def empty_unet(config: Mapping[str, Any]) -> nn.Module:
+    """Return diffusers' U-Net of these sizes, without weights."""
+    import torch
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    with torch.device("meta"):
+        return UNet2DConditionModel(**config)
+
+
+def empty_vae(config: Mapping[str, Any]) -> nn.Module:
+    """Return diffusers' autoencoder of these sizes, without weights."""
+    import torch
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    with torch.device("meta"):
+        return AutoencoderKL(**config)
+
+
+def empty_text_encoder(config: Mapping[str, Any], *, projected: bool) -> nn.Module:
+    """Return transformers' CLIP text encoder of these sizes, without weights.
+
+    Args:
+        projected: with the projection that the pooled text goes through.
+    """
+    import torch
+    from transformers.models.clip.configuration_clip import CLIPTextConfig
+    from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
+
+    with torch.device("meta"):
+        made = (CLIPTextModelWithProjection if projected else CLIPTextModel)(CLIPTextConfig(**config))
+    return made
+
+
+def text_body(module: nn.Module) -> str:
+    """Return `text_model.` where the class has that level; transformers 5 dropped it from one of the two classes."""
+    return "text_model." if hasattr(module, "text_model") else ""
+
+
+def fill(
+    module: nn.Module,
+    path: Path,
+    pieces: Iterable[Piece],
+    *,
+    device: torch.device | str,
+    dtype: torch.dtype,
+) -> nn.Module:
+    """Put the weights in place, frozen and in evaluation mode.
+
+    Args:
+        module: made on the meta device.
+        path: the checkpoint.
+        pieces: what fills what.
+
+    Raises:
+        UserError: a weight is missing, is left over, or has another shape; or the file cannot be read any more.
+    """
+    import torch
+
+    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    state: dict[str, torch.Tensor] = {}
+    for piece, tensor in _read(path, pieces):
+        made = _take(piece, tensor)
+        if wanted.get(piece.target) != tuple(made.shape) or piece.target in state:
+            raise _does_not_fit(path, piece, tuple(made.shape), wanted.get(piece.target))
+        state[piece.target] = made.to(device=device, dtype=dtype)
+    missing = wanted.keys() - state.keys()
+    if missing:
+        raise UserError(
+            f"{path.name} lacks {len(missing)} weights of the model, for instance {min(missing)}.",
+            "Choose an unmodified checkpoint of the family.",
+        )
+    module.load_state_dict(state, strict=True, assign=True)
+    _fill_buffers(module, device)
+    return module.requires_grad_(False).eval()
+
+
+def translated(tensors: Mapping[str, Entry], pieces: Iterable[Piece]) -> dict[str, Entry]:
+    """Return the file's tensors under the module's names, with the shapes that they get there."""
+    made: dict[str, Entry] = {}
+    for piece in pieces:
+        entry = tensors[piece.source]
+        made[piece.target] = Entry(entry.dtype, shape_of(piece, entry.shape), entry.start, entry.end)
+    return made
+
+
+def _read(path: Path, pieces: Iterable[Piece]) -> Iterable[tuple[Piece, torch.Tensor]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt", device="cpu") as file:
+            for piece in pieces:
+                yield piece, file.get_tensor(piece.source)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{path.name} cannot be read ({error}).", "Check that the file is there and complete."
+        ) from None
+
+
+def _take(piece: Piece, tensor: torch.Tensor) -> torch.Tensor:
+    shape = shape_of(piece, tuple(tensor.shape))
+    if piece.form == "flat":
+        return tensor.reshape(shape)
+    if piece.form == "transposed":
+        return tensor.T.contiguous()
+    return tensor if piece.third is None else tensor.chunk(3)[piece.third]
+
+
+def _fill_buffers(module: nn.Module, device: torch.device | str) -> None:
+    """Buffers that are not stored in files stay on the meta device; of these classes only the positions."""
+    import torch
+
+    for owner in module.modules():
+        for name, buffer in list(owner.named_buffers(recurse=False)):
+            if buffer.is_meta:
+                assert name == "position_ids", name
+                positions = torch.arange(buffer.shape[-1], device=device).expand(buffer.shape)
+                owner.register_buffer(name, positions, persistent=False)
+
+
+def _does_not_fit(path: Path, piece: Piece, has: tuple[int, ...], wants: tuple[int, ...] | None) -> UserError:
+    if wants is None:
+        fault = "has no place in the model"
+    elif wants == has:
+        fault = "stands twice"
+    else:
+        fault = f"has the shape {list(has)} where {list(wants)} is needed"
+    return UserError(
+        f"{path.name}: the weight {piece.source[:80]!r} {fault}.",
+        "Choose an unmodified checkpoint of the family.",
+    )
