@@ -133,7 +133,10 @@ def _train(subject: Subject, folder: Path, data: Path | None) -> Mapping[str, An
     process = subprocess.run(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", check=False)
     answer = _last_json(process.stdout)
     if process.returncode != EXIT_DONE:
-        raise RunFailed(f"The training of the {subject.key} ended with exit code {process.returncode}.", str(answer.get("error", "")))
+        raise RunFailed(
+            f"The training of the {subject.key} ended with exit code {process.returncode}.",
+            str(answer.get("error", "")),
+        )
     return answer
 
 
@@ -159,7 +162,9 @@ def _draw(subject: Subject, lora: Path, folder: Path) -> dict[str, list[Path]]:
             loras = [[str(lora), weight]] if weight else []
             wanted.append(_picture(prompt, seed + index, loras, path))
     request = folder / "pictures" / f"{subject.key}.json"
-    request.write_text(json.dumps({"base": str(BASE), "pictures": wanted, "threads": None, "precision": None}))
+    request.write_text(
+        json.dumps({"base": str(BASE), "pictures": wanted, "threads": None, "precision": None})
+    )
     command = [sys.executable, "-m", "trainer_bridge.engine", "generate", str(request)]
     process = subprocess.run(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", check=False)
     if process.returncode != EXIT_DONE:

@@ -34,7 +34,9 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"There is no file {checkpoint}.", "Give the path of the pocket base.") from None
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{checkpoint.name} does not say how it is built (no atelier.config).", way_out) from error
+        raise UserError(
+            f"{checkpoint.name} does not say how it is built (no atelier.config).", way_out
+        ) from error
     if not isinstance(config, dict) or config.get("family") != "sd15":
         raise UserError(f"{checkpoint.name} is of no family that this can describe.", way_out)
     return config
@@ -113,7 +115,11 @@ def yaml_text(config: dict[str, Any], clip_folder: Path) -> str:
             "params": {"version": str(clip_folder)},
         },
     }
-    model = {"base_learning_rate": 1.0e-4, "target": "ldm.models.diffusion.ddpm.LatentDiffusion", "params": params}
+    model = {
+        "base_learning_rate": 1.0e-4,
+        "target": "ldm.models.diffusion.ddpm.LatentDiffusion",
+        "params": params,
+    }
     return MARK + "\nmodel:\n" + "\n".join(_yaml(model, 1)) + "\n"
 
 

@@ -23,7 +23,10 @@ def features_of(sets: Mapping[str, Sequence[Path]]) -> dict[str, Features]:
     """
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "features.npz"
-        request = {"sets": {key: [str(path) for path in paths] for key, paths in sets.items()}, "out": str(answer)}
+        request = {
+            "sets": {key: [str(path) for path in paths] for key, paths in sets.items()},
+            "out": str(answer),
+        }
         command = [sys.executable, "-m", "trainer_bridge.pocket.make.measure"]
         process = subprocess.run(command, input=json.dumps(request), text=True, encoding="utf-8", check=False)
         if process.returncode != 0:

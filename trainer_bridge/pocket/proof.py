@@ -88,7 +88,12 @@ def measure_kept(base: Features, with_lora: Features, other_seed: Features, *, r
 def as_json(learned: Learned, kept: Kept) -> Mapping[str, Any]:
     """Return both with their ratios and verdicts, ready for a report."""
     return {
-        "learned": {**asdict(learned), "ratio": learned.ratio, "at_most": LEARNED_AT_MOST, "passed": learned.passed},
+        "learned": {
+            **asdict(learned),
+            "ratio": learned.ratio,
+            "at_most": LEARNED_AT_MOST,
+            "passed": learned.passed,
+        },
         "kept": {**asdict(kept), "ratio": kept.ratio, "at_most": KEPT_AT_MOST, "passed": kept.passed},
     }
 
@@ -102,7 +107,9 @@ def verdict(name: str, learned: Learned, kept: Kept) -> Sequence[str]:
     ]
     shift = f"{name}: other captions change {kept.ratio:.2f} of what a new seed changes"
     if kept.required:
-        lines.append(f"{shift} (at most {KEPT_AT_MOST} counts as kept): {'kept' if kept.passed else 'NOT kept'}.")
+        lines.append(
+            f"{shift} (at most {KEPT_AT_MOST} counts as kept): {'kept' if kept.passed else 'NOT kept'}."
+        )
     else:
         lines.append(f"{shift}; a style may shift them, so this is reported only.")
     return lines

@@ -13,75 +13,19 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .draw import portrait, sheet
 from .labels import CLASSES, Look, caption, sample_look, tags
+from .probe_net import WEIGHTS, Probe, read, split_classes, to_pixels
 
-DATA = Path(__file__).parent.parent / "data"
-WEIGHTS = DATA / "probe.safetensors"
 SEED = 71
-_WIDTHS = (3, 24, 48, 96, 128, 128)
-_FEATURES = 192
-
-
-class Probe(nn.Module):
-    """Five strided convolutions, a feature layer of 192, one linear head over all classes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for a, b in zip(_WIDTHS, _WIDTHS[1:], strict=False):
-            layers += [nn.Conv2d(a, b, 3, stride=2, padding=1), nn.GroupNorm(8, b), nn.SiLU()]
-        self.body = nn.Sequential(*layers)
-        self.feature = nn.Linear(_WIDTHS[-1] * 16, _FEATURES)
-        self.head = nn.Linear(_FEATURES, sum(len(c) for c in CLASSES.values()))
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels [N, 3, 128, 128] in -1..1 -> features [N, 192], logits [N, all classes]."""
-        features = nn.functional.silu(self.feature(self.body(pixels).flatten(1)))
-        return features, self.head(features)
-
-
-def _pixels(images: NDArray[np.uint8]) -> Tensor:
-    pixels = torch.from_numpy(np.asarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    if pixels.shape[2:] != (128, 128):
-        pixels = nn.functional.interpolate(pixels, (128, 128), mode="bilinear", antialias=True)
-    return pixels
-
-
-@lru_cache(maxsize=1)
-def load_probe(path: Path = WEIGHTS) -> Probe:
-    """The shipped probe."""
-    net = Probe()
-    net.load_state_dict({k: v.float() for k, v in load_file(str(path)).items()})
-    return net.eval()
-
-
-def _split(logits: Tensor) -> list[Tensor]:
-    return list(logits.split([len(c) for c in CLASSES.values()], dim=1))
-
-
-@torch.no_grad()
-def read(images: NDArray[np.uint8]) -> list[Look]:
-    """What the probe sees in pictures uint8 [N, H, W, 3]."""
-    outs = [load_probe()(p)[1] for p in _pixels(images).split(64)]
-    numbers = torch.stack([part.argmax(1) for part in _split(torch.cat(outs))], 1)
-    return [Look.from_indices(row) for row in numbers.tolist()]
-
-
-@torch.no_grad()
-def features(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Features [N, 192] of pictures uint8 [N, H, W, 3], for distances between sets of pictures."""
-    return torch.cat([load_probe()(p)[0] for p in _pixels(images).split(64)]).numpy()
 
 
 def accuracy(looks: list[Look], seen: list[Look], prompted_only: bool) -> dict[str, float]:
@@ -112,7 +56,9 @@ def _spoil(pixels: Tensor, rng: np.random.Generator) -> Tensor:
         part = part * gain * float(rng.uniform(0.9, 1.1)) + float(rng.uniform(-0.1, 0.1))
         if rng.random() < 0.5:
             coarse = torch.from_numpy(rng.standard_normal((len(part), 3, 16, 16), dtype=np.float32))
-            part = part + nn.functional.interpolate(coarse, (128, 128), mode="bicubic") * float(rng.uniform(0, 0.12))
+            part = part + nn.functional.interpolate(coarse, (128, 128), mode="bicubic") * float(
+                rng.uniform(0, 0.12)
+            )
         part = part + float(rng.uniform(0, 0.1)) * torch.randn(part.shape)
         parts.append(part)
     return torch.cat(parts)
@@ -132,12 +78,12 @@ def train(pictures: int, steps: int, path: Path) -> None:
         optimizer.param_groups[0]["lr"] = 2e-3 * fall * min(1, (step + 1) / 40)
         rng = np.random.default_rng([81, step])
         chosen = rng.integers(0, pictures, 48)
-        pixels = _spoil(_pixels(images[chosen]), rng).contiguous(memory_format=torch.channels_last)
+        pixels = _spoil(to_pixels(images[chosen]), rng).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
             logits = net(pixels)[1]
         losses = [
             nn.functional.cross_entropy(part.float(), labels[chosen, i], label_smoothing=0.02)
-            for i, part in enumerate(_split(logits))
+            for i, part in enumerate(split_classes(logits))
         ]
         loss = torch.stack(losses).mean()
         optimizer.zero_grad()
@@ -150,7 +96,9 @@ def train(pictures: int, steps: int, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     half = {k: v.half().contiguous() for k, v in mean.items()}
-    save_file(half, str(temporary), metadata={"classes": json.dumps({k: list(v) for k, v in CLASSES.items()})})
+    save_file(
+        half, str(temporary), metadata={"classes": json.dumps({k: list(v) for k, v in CLASSES.items()})}
+    )
     temporary.replace(path)
 
 

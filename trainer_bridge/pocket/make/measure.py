@@ -1,0 +1,40 @@
+"""Writes the probe's features of sets of pictures: reads `{"sets": {name: [path, ...]}, "out": path}` from standard input.
+
+The answer is an `.npz` with one array [pictures, 192] fp32 a set.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from .probe_net import features
+
+SIDE = 128
+
+
+def pictures(paths: Sequence[str]) -> NDArray[np.uint8]:
+    """Read pictures as uint8 [N, 128, 128, 3]."""
+    arrays = []
+    for path in paths:
+        with Image.open(path) as image:
+            arrays.append(np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS)))
+    return np.stack(arrays)
+
+
+def main() -> None:
+    request = json.load(sys.stdin)
+    torch.set_num_threads(1)
+    arrays = {name: features(pictures(paths)) for name, paths in request["sets"].items()}
+    with open(request["out"], "wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    main()
