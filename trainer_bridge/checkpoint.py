@@ -30,7 +30,8 @@ class Checkpoint:
         path: absolute.
         size, mtime_ns: bytes and time of the last change, to notice that it was replaced.
         kind: a key of :data:`trainer_bridge.file_kinds.KINDS`.
-        family: key of :data:`trainer_bridge.families.FAMILIES`, or None when it belongs to none that is known.
+        family: key of :data:`trainer_bridge.families.FAMILIES`, or None when it belongs to none that is
+            known.
         title: what people call it.
         prediction_type: `epsilon` or `v_prediction`; None where the family has no such choice.
         prediction_source: what said so, in words.

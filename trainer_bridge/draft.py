@@ -1,7 +1,7 @@
 """The one resolver: from four answers, what was changed by hand, the pictures and the machine to a job.
 
-Every setting gets a value and a reason. What was not changed by hand follows: alpha follows the rank, the steps
-follow the pictures, precision and memory follow the machine, prediction follows the base.
+Every setting gets a value and a reason. What was not changed by hand follows: alpha follows the rank, the
+steps follow the pictures, precision and memory follow the machine, prediction follows the base.
 """
 
 from __future__ import annotations

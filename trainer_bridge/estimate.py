@@ -11,14 +11,10 @@ from .workload import Workload
 
 _GB = 1 << 30
 
-#: Bytes kept for the backward pass for each number that a layer puts out, in fp32. Measured over diffusers' U-Nets
-#: with a LoRA of rank 16 (torch's saved-tensor hooks; SD1.5, SD2 and SDXL agree within 3 %): 2.05 numbers each,
-#: attention matrices left out, since scaled-dot-product attention does not keep them.
-_KEPT_BYTES = 2.05 * 4
-#: The same in bf16 or fp16: norms and the residual stream stay in fp32.
-_KEPT_BYTES_HALF = 2.05 * 2.6
-#: Share of it that checkpointing keeps, the block that is computed again included.
-_CHECKPOINTED = 0.3
+#: Numbers kept for the backward pass for each number that a layer puts out, as the engine's planner reckons
+#: (measured on SD1.5 and SDXL with a LoRA), and the same with checkpointing.
+_KEPT = 2.6
+_KEPT_CHECKPOINTING = 0.45
 #: For each number of the LoRA in fp32: itself, its gradient and Adam's two averages.
 _LORA_BYTES = 16
 #: Bytes for each px that the VAE's decoder needs at its widest layers, in fp32.
@@ -28,7 +24,8 @@ _PROCESS_BYTES = {"cpu": 0.7 * _GB, "cuda": 0.8 * _GB, "xpu": 0.8 * _GB, "mps": 
 #: How much of its memory a run may plan with.
 USABLE = 0.9
 
-#: Share of the speed of large matrix products that a U-Net reaches, where no run on this machine has shown it yet.
+#: Share of the speed of large matrix products that a U-Net reaches, where no run on this machine has shown it
+#: yet.
 _REACHED = {"cpu": 0.5, "cuda": 0.4, "xpu": 0.35, "mps": 0.35}
 #: Operations of a training step for one of the forward pass: backward passes no gradient to frozen weights.
 _TRAIN = 2.15
@@ -71,12 +68,11 @@ def peak_memory(work: Workload, settings: Mapping[str, Value], cells: float, kin
         work.lora_per_rank + (work.text_lora_per_rank if trains_text else 0)
     )
     lora += int(settings["conv_dim"]) * work.conv_per_rank
-    kept = work.outputs_per_cell * cells * int(settings["train_batch_size"])
-    kept *= _KEPT_BYTES_HALF if half else _KEPT_BYTES
-    if settings["gradient_checkpointing"]:
-        kept *= _CHECKPOINTED
+    size = 2 if half else 4
+    kept = work.outputs_per_cell * cells * int(settings["train_batch_size"]) * size
+    kept *= _KEPT_CHECKPOINTING if settings["gradient_checkpointing"] else _KEPT
     drawing = _DECODE_BYTES * 64 * cells
-    return int(frozen * (2 if half else 4) + lora * _LORA_BYTES + max(kept, drawing) + _PROCESS_BYTES[kind])
+    return int(frozen * size + lora * _LORA_BYTES + max(kept, drawing) + _PROCESS_BYTES[kind])
 
 
 def step_operations(work: Workload, settings: Mapping[str, Value], cells: Sequence[float]) -> float:
@@ -113,7 +109,7 @@ def seconds(operations: float, device: DeviceFacts, settings: Mapping[str, Value
 
 
 def speed(device: DeviceFacts, precision: str, key: str) -> float | None:
-    """Return the operations a second that a run can count on: what past runs reached, else a share of the peak."""
+    """Return the operations a second to count on: what past runs reached, else a share of the peak."""
     past = device.speeds.get(f"{key}/{precision}")
     if past:
         return past
@@ -122,12 +118,12 @@ def speed(device: DeviceFacts, precision: str, key: str) -> float | None:
 
 
 def speed_key(family: str, work: Workload) -> str:
-    """Return what past speeds of this kind of base are kept under: small networks reach less than large ones."""
+    """Return the name that speeds of such a base are kept under: small networks reach less than large."""
     return f"{family}-{max(1, round(work.parameters / 1e6))}M"
 
 
 def learn(device: DeviceFacts, precision: str, key: str, operations: float, took: float) -> DeviceFacts:
-    """Return `device` with the speed that a run reached: `operations` of a step over the seconds that it took."""
+    """Return `device` with the speed of a run: the operations of a step over the seconds that it took."""
     if not took > 0 or not operations > 0:
         return device
     return replace(device, speeds={**device.speeds, f"{key}/{precision}": operations / took})

@@ -3,7 +3,8 @@
 A family is told from a few decisive weights, as ComfyUI's `model_detection.py`, diffusers'
 `single_file_utils.py`, Forge Neo and sd-scripts tell them. Nothing here needs torch.
 
-To add one, write its entry into :data:`FAMILIES_IN_ORDER`; it becomes trainable once `engine/families/` has its file.
+To add one, write its entry into :data:`FAMILIES_IN_ORDER`; it becomes trainable once `engine/families/` has
+its file.
 """
 
 from __future__ import annotations
@@ -338,7 +339,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType({family.key: family for family
 
 
 def find(weights: Weights) -> tuple[Family, Variant | None] | None:
-    """Return the family that `weights` belong to and the variant, if it is one; None when it is none of ours."""
+    """Return the family that `weights` belong to and its variant, if it is one; None when none is known."""
     for family in FAMILIES_IN_ORDER:
         if any(matches(signature, weights) for signature in family.signatures):
             return family, next((v for v in family.variants if matches(v.signature, weights)), None)

@@ -21,7 +21,8 @@ KINDS: tuple[str, ...] = (
     "unknown",
 )
 
-#: Ends of the names that only LoRA files have, and the type that each tells (kohya, peft, diffusers, LyCORIS).
+#: Ends of the names that only LoRA files have, and the type that each tells (kohya, peft, diffusers,
+#: LyCORIS).
 LORA_ENDINGS: tuple[tuple[str, str], ...] = (
     (".dora_scale", "DoRA"),
     (".lora_magnitude_vector", "DoRA"),
@@ -41,7 +42,7 @@ LORA_ENDINGS: tuple[tuple[str, str], ...] = (
 
 
 def kind_before_base(tensors: Tensors) -> tuple[str, str] | None:
-    """Return the kind and its title of an embedding, a LoRA or a ControlNet, which may hold what a base holds."""
+    """Return kind and title of an embedding, a LoRA or a ControlNet: they may hold what a base holds too."""
     if _is_embedding(tensors):
         return "embedding", "an embedding"
     if lora_type(tensors):
@@ -68,7 +69,8 @@ def lora_type(tensors: Tensors) -> str | None:
     for ending, type_ in LORA_ENDINGS:
         if any(name.endswith(ending) for name in tensors):
             return type_
-    # GLoRA's names are short enough to stand in other files too: both halves are asked for, in a LoRA's place.
+    # GLoRA's names are short enough to stand in other files too: both halves are asked for, in a LoRA's
+    # place.
     if any(name.endswith(".a1.weight") and name[:-10] + ".b1.weight" in tensors for name in tensors):
         return "GLoRA"
     return None
@@ -97,8 +99,8 @@ _VAE_MARKS = (
 )
 _VAE_PREFIXES = ("", "first_stage_model.", "vae.")
 
-#: End of a weight's name, what its last dimension must be (None: any), and the encoder that this tells. Asked in
-#: this order (ComfyUI's `detect_te_model`).
+#: End of a weight's name, what its last dimension must be (None: any), and the encoder that this tells. Asked
+#: in this order (ComfyUI's `detect_te_model`).
 _ENCODERS: tuple[tuple[str, int | None, str], ...] = (
     ("encoder.layers.30.mlp.fc1.weight", None, "the text encoder CLIP bigG"),
     ("transformer.resblocks.30.mlp.c_fc.weight", None, "the text encoder CLIP bigG"),

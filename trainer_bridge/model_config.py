@@ -1,8 +1,8 @@
 """Reads `atelier.config`: what a base of unusual sizes says about itself in its header's metadata.
 
-A JSON object. Known keys: `native_size` (px), `prediction_type`, `zero_terminal_snr`, `preset` (settings named as
-in :mod:`trainer_bridge.fields`, for all types or, nested, for one of them). Everything else (heads, widths) is the
-engine's and kept as it is, bounded.
+A JSON object. Known keys: `native_size` (px), `prediction_type`, `zero_terminal_snr`, `preset` (settings
+named as in :mod:`trainer_bridge.fields`, for all types or, nested, for one of them). Everything else (heads,
+widths) is the engine's and kept as it is, bounded.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from .spec import TYPES
 
 KEY = "atelier.config"
 
-#: What a preset may hold beside settings: `views`, how many pictures a run shows in all, from which its steps are
-#: reckoned, and `alpha_share`, alpha as a share of the rank.
+#: What a preset may hold beside settings: `views`, how many pictures a run shows in all, from which its steps
+#: are reckoned, and `alpha_share`, alpha as a share of the rank.
 EXTRAS: Mapping[str, fields.Field] = {
     extra.name: extra
     for extra in (

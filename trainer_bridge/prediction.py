@@ -26,7 +26,8 @@ _YAML_LINE = re.compile(
 _YAML_SCALING = re.compile(r"^[ \t]{0,40}target[ \t]{0,8}:[^\n]{0,200}\.(V|Eps)Scaling\b", re.MULTILINE)
 _V_NAME = re.compile(r"(?<![a-z])v[ _-]?pred", re.IGNORECASE)
 _ZTSNR_NAME = re.compile(r"ztsnr|zero[ _-]?terminal|terminal[ _-]?snr", re.IGNORECASE)
-#: ComfyUI's `supported_models.py`: the deviation of this bias lies above .09 in the v-prediction models alone.
+#: ComfyUI's `supported_models.py`: the deviation of this bias lies above .09 in the v-prediction models
+#: alone.
 _SD2_BIAS = "output_blocks.11.1.transformer_blocks.0.norm1.bias"
 _SD2_DEVIATION = 0.09
 
@@ -89,8 +90,8 @@ def _zero_terminal(
         return bool(config["zero_terminal_snr"])
     if "ztsnr" in weights or _ZTSNR_NAME.search(header.path.stem):
         return True
-    # A file with the v_pred mark would carry the ztsnr mark too. Without marks, an SDXL that predicts velocity is
-    # one of those that were made with zero terminal SNR (NoobAI and its descendants).
+    # A file with the v_pred mark would carry the ztsnr mark too. Without marks, an SDXL that predicts
+    # velocity is one of those that were made with zero terminal SNR (NoobAI and its descendants).
     return family.key == "sdxl" and source != "its v_pred mark" and source != "its own configuration"
 
 

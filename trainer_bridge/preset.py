@@ -1,7 +1,7 @@
-"""Reads `presets/*.json`: the values that a family and a type start from, each with its reason in users' words.
+"""Reads `presets/*.json`: the values that a family and a type start from, each with its reason.
 
-`common.json` holds for all families; a family's file and then the type's part of both win over it. A new preset is
-one such file, named after its family.
+`common.json` holds for all families; a family's file and then the type's part of both win over it. A new
+preset is one such file, named after its family.
 """
 
 from __future__ import annotations
@@ -44,8 +44,12 @@ def choices(
     for file in files:
         found.update(file["types"].get(type_, {}))
     preset = config.get("preset", {}) if config else {}
-    own = {name: value for name, value in preset.items() if not isinstance(value, dict)}
-    own.update(preset.get(type_, {}))
+    own: dict[str, Value] = {}
+    for part in (preset, preset.get(type_, {})):
+        own.update({name: value for name, value in part.items() if not isinstance(value, dict)})
+        if "network_alpha" in own:  # it belongs to the rank beside it; another rank gets the same share
+            rank = own.get("network_dim", found["network_dim"].value)
+            own["alpha_share"] = float(own.pop("network_alpha")) / float(rank)
     return found, {name: Choice(value, _FROM_BASE) for name, value in own.items()}
 
 

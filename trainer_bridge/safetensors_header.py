@@ -1,8 +1,8 @@
 """Reads the header of a `.safetensors` file: names, shapes and places of its tensors, never the tensors.
 
-The form is the one that the safetensors library checks (its README, "Format"): eight bytes of length, that many
-bytes of JSON, then the tensors back to back. Everything here may come from a stranger, so each number is bounded
-before it is used, and a file that is something else is named for what it is.
+The form is the one that the safetensors library checks (its README, "Format"): eight bytes of length, that
+many bytes of JSON, then the tensors back to back. Everything here may come from a stranger, so each number is
+bounded before it is used, and a file that is something else is named for what it is.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _MAX_DIMENSIONS = 16
 _AGAIN = "Download or copy it again."
 _PICKLE = "is a pickle, which can run any program when it is opened, so it is never opened here."
 _CONVERT = (
-    "Convert it to .safetensors: in the WebUI, Checkpoint Merger, one model, format safetensors, or ask for the"
-    " safetensors version where you got it."
+    "Convert it to .safetensors (in the WebUI: Checkpoint Merger, one model, No interpolation, safetensors),"
+    " or get the safetensors version from where it came."
 )
 
 
@@ -78,8 +78,8 @@ def read_header(path: str | Path) -> Header:
     """Read the header of `path`.
 
     Raises:
-        UserError: the file is missing, cut off, too long, a pickle, a GGUF file or anything else that cannot be
-            read, with the way out.
+        UserError: the file is missing, cut off, too long, a pickle, a GGUF file or anything else that cannot
+            be read, with the way out.
     """
     path = Path(os.path.abspath(os.path.expanduser(path)))
     try:
@@ -94,7 +94,7 @@ def read_header(path: str | Path) -> Header:
 
 
 def read_numbers(header: Header, name: str, *, at_most: int = 4096) -> tuple[float, ...] | None:
-    """Return the few values of a small float tensor; None when it is missing, of another kind or has more values.
+    """Return the few values of a small float tensor; None when it is missing, no float or larger.
 
     Raises:
         UserError: the file cannot be read any more.

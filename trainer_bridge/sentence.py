@@ -15,7 +15,7 @@ _GB = 1 << 30
 def of(
     base: Checkpoint, type_: str, pictures: int, values: Mapping[str, Value], cost: Estimate | None
 ) -> str:
-    """Return for instance: SD1.5 character, 24 pictures, 1 920 steps at 512 px: about 11 minutes, 5.2 of 12 GB."""
+    """Return e.g. SD1.5 character, 24 pictures, 1 920 steps at 512 px: about 11 minutes, 5.2 of 12 GB."""
     family = FAMILIES.get(base.family or "")
     what = f"{family.short if family else base.title} {type_}"
     shown = "1 picture" if pictures == 1 else f"{number(pictures)} pictures"

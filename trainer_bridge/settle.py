@@ -1,4 +1,4 @@
-"""Gives every setting its value and its reason: what was changed by hand wins, then the base, then the preset."""
+"""Gives every setting its value and its reason: the user's hand wins, then the base, then the preset."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .dataset.buckets import Bucket, bucket_for
 from .device import DeviceFacts
 from .estimate import USABLE, Estimate
 from .fields import Value
-from .preset import Choice, choices
+from .preset import choices
 
 _BY_HAND = "You set this."
 #: Epochs of a run, if nothing else is said: as many saves to choose from.
@@ -93,7 +93,8 @@ class Settled:
         self._epochs = _EPOCHS
 
     def put(self, name: str, value: Value, why: str) -> None:
-        """Decide a setting: by hand, else by the base's own preset, else `value`."""
+        """Decide a setting: by hand, else by the base's own preset, else `value`, kept within its bounds."""
+        value = _bounded(fields.field(name), value)
         if name in self._overrides:
             value, why = self._overrides[name], _BY_HAND
         elif name in self._own:
@@ -126,9 +127,10 @@ class Settled:
         why = "The usual step." if step == 64 else f"A finer step than usual, since {resolution} px is small."
         self.put("bucket_reso_steps", step, why)
         step = int(self.values["bucket_reso_steps"])
-        shortest = min(resolution, max(32, resolution // 2 // step * step))
+        longest = max(resolution * 2, int(self._overrides.get("min_bucket_reso", 0)))
+        self.put("max_bucket_reso", longest, "Twice the resolution: longer pictures are cropped.")
+        shortest = min(max(32, resolution // 2 // step * step), int(self.values["max_bucket_reso"]))
         self.put("min_bucket_reso", shortest, "Half the resolution: thinner pictures are cropped.")
-        self.put("max_bucket_reso", resolution * 2, "Twice the resolution: longer pictures are cropped.")
         self.put_preset("enable_bucket", "bucket_no_upscale", "flip_aug")
 
     # ---- captions and network
@@ -143,30 +145,19 @@ class Settled:
     def choose_network(self) -> None:
         """Alpha follows the rank; what is not trained says so."""
         self.put_preset("network_dim", "conv_dim", "network_train_unet_only", "text_encoder_lr")
-        share, why = self._alpha_share()
+        share, why = self._own.get("alpha_share") or self._preset["alpha_share"]
         rank, conv = int(self.values["network_dim"]), int(self.values["conv_dim"])
-        # The base's own alpha holds for its own rank: with another, the share holds.
-        self._own = {
-            name: choice for name, choice in self._own.items() if name not in ("network_alpha", "conv_alpha")
-        }
-        self.put("network_alpha", max(0.01, rank * share), why)
+        self.put("network_alpha", rank * float(share), why)
         if conv:
             self.put(
                 "conv_alpha",
-                max(0.01, conv * share),
+                conv * float(share),
                 "The same share of its rank as the other layers' alpha.",
             )
         else:
             self.put("conv_alpha", 1.0, "Not used: the convolutions are left as they are.")
         if self.values["network_train_unet_only"] and "text_encoder_lr" not in self._overrides:
             self.reasons["text_encoder_lr"] = "Not used: the text encoders are left as they are."
-
-    def _alpha_share(self) -> Choice:
-        if "network_alpha" in self._own:
-            alpha, why = self._own["network_alpha"]
-            rank = self._own.get("network_dim", self._preset["network_dim"]).value
-            return Choice(float(alpha) / float(rank), why)
-        return self._own.get("alpha_share") or self._preset["alpha_share"]
 
     # ---- the machine
 
@@ -238,11 +229,12 @@ class Settled:
         shown = f"{self._count} pictures x {self.values['num_repeats']} repeats x {_EPOCHS} epochs"
         self.put(
             "max_train_steps",
-            min(steps, 1_000_000),
+            steps,
             shown + (f" in batches of {batch}." if batch > 1 else "."),
         )
         if "num_repeats" in self._overrides and "max_train_steps" not in self._overrides:
-            self.values["max_train_steps"] = min(steps, 1_000_000)
+            # Repeats set by hand win over steps that the base's preset fixes.
+            self.values["max_train_steps"] = _bounded(fields.field("max_train_steps"), steps)
             self.reasons["max_train_steps"] = shown + "."
         done = int(self.values["max_train_steps"]) * int(self.values["gradient_accumulation_steps"])
         self._epochs = math.ceil(done / per_epoch)
@@ -287,6 +279,9 @@ class Settled:
 
     def fill(self) -> None:
         """All that depends on nothing else is as the preset has it."""
+        self.put_preset("max_timestep")
+        first, why = self._preset["min_timestep"]
+        self.put("min_timestep", min(int(first), int(self.values["max_timestep"]) - 1), why)
         self.put_preset(*(field.name for field in fields.FIELDS if field.name not in self.values))
         self.values = {field.name: self.values[field.name] for field in fields.FIELDS}
         self.reasons = {field.name: self.reasons[field.name] for field in fields.FIELDS}
@@ -305,3 +300,11 @@ class Settled:
             key = estimate.speed_key(self._base.family or "", work)
             seconds = estimate.seconds(operations, device, self.values, key)
         self.estimate = Estimate(self._peak(), device.memory if device else None, seconds)
+
+
+def _bounded(field: fields.Field, value: Value) -> Value:
+    """Return a reckoned number within the field's bounds, where many pictures may ask for more."""
+    if field.kind not in ("int", "float"):
+        return value
+    assert field.minimum is not None and field.maximum is not None, field.name
+    return type(value)(min(max(value, field.minimum), field.maximum))

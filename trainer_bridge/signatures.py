@@ -11,7 +11,8 @@ from .safetensors_header import Tensor
 #: Sizes of a weight's dimensions; None stands for any size.
 Shape = tuple[int | None, ...]
 
-#: Where the denoiser's weights may stand in a file, as they are tried. The first that six weights carry is taken.
+#: Where the denoiser's weights may stand in a file, as they are tried. The first that six weights carry is
+#: taken.
 PREFIXES: tuple[str, ...] = ("model.diffusion_model.", "net.", "model.")
 _ENOUGH = 6
 

@@ -1,9 +1,9 @@
 """What one picture costs a base, counted from the shapes in its header.
 
-LDM's names tell at which size each layer works, so the operations of a U-Net of any size can be counted without
-building it. torch's own counter (FlopCounterMode over diffusers' UNet2DConditionModel with a LoRA of rank 16) finds
-0.815 10^12 operations for SD1.5 at 512 px where 0.803 are counted here without the LoRA, 6.85 for SDXL at 1024 px
-where 6.76 are.
+LDM's names tell at which size each layer works, so the operations of a U-Net of any size can be counted
+without building it. torch's own counter (FlopCounterMode over diffusers' UNet2DConditionModel with a LoRA of
+rank 16) finds 0.815 10^12 operations for SD1.5 at 512 px where 0.803 are counted here without the LoRA, 6.85
+for SDXL at 1024 px where 6.76 are.
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ class _UnetLevels:
                 blocks[int(number)] = blocks.get(int(number), False) or turn.fullmatch(rest) is not None
         levels = {}
         for block in sorted(blocks):
-            # Down: the halving convolution already works at the smaller size. Up: the doubling one ends its block.
+            # Down: the halving convolution already works at the smaller size. Up: the doubling one ends its
+            # block.
             level += change if blocks[block] and change > 0 else 0
             levels[str(block)] = level
             level += change if blocks[block] and change < 0 else 0

@@ -1,4 +1,4 @@
-"""Bases are told by their weights: each family, each variant that must be refused, prediction and precision."""
+"""Bases are told by their weights: each family, each variant that is refused, prediction, precision."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from tests import headers
 from tests.ldm_keys import REFINER, SD2, SD2_PARTS, SD15, SD15_PARTS, SDXL, SDXL_PARTS, Shapes, UNet
-
 from trainer_bridge.checkpoint import Checkpoint, inspect, require_base
 from trainer_bridge.errors import UserError
 from trainer_bridge.families import FAMILIES
@@ -181,7 +181,7 @@ def test_a_part_that_is_missing_is_named(tmp_path: Path, family: str) -> None:
 
 
 def base(*marks: str, family: str = "sdxl") -> Shapes:
-    return {**FULL[family], **{mark: (0,) for mark in marks}}
+    return {**FULL[family], **dict.fromkeys(marks, (0,))}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Tests; the modules beside this file help several of them."""
