@@ -183,6 +183,7 @@ def write_checkpoint(path: Path, unet: nn.Module, vae: nn.Module, text: nn.Modul
     save_file(state, str(temporary), metadata=metadata)
     with open(temporary, "rb") as file:
         os.fsync(file.fileno())
+    os.chmod(temporary, 0o644)
     os.replace(temporary, path)
 
 
