@@ -87,8 +87,8 @@ class Layout:
 def data_root(explicit: Path | None) -> Path:
     """Return the absolute data root; it need not exist.
 
-    It is `explicit`, else what ATELIER_DATA says, else the root that a WebUI last recorded for this checkout, else
-    the user data folder of the system.
+    It is `explicit`, else what ATELIER_DATA says, else the root that a WebUI last recorded for this checkout,
+    else the user data folder of the system.
     """
     if explicit is not None:
         return _absolute(explicit)
@@ -100,7 +100,7 @@ def data_root(explicit: Path | None) -> Path:
 
 
 def lora_folder(layout: Layout) -> Path:
-    """Return where finished LoRAs go when nobody says: the recorded Lora folder, else `loras/` in the root."""
+    """Return where finished LoRAs go by default: the recorded Lora folder, else `loras/` in the root."""
     recorded = _record("loras")
     return recorded if recorded is not None and recorded.is_dir() else layout.loras
 

@@ -1,7 +1,7 @@
 """The store: runs, their datasets and the LoRAs that came of them, in one SQLite file of the data root.
 
-Every change of a run's state is checked against :data:`trainer_bridge.job.TRANSITIONS`. Events are read in the same
-transaction as the state that they cause, by byte offset, so that reading them twice is harmless.
+Every change of a state is checked against :data:`trainer_bridge.job.TRANSITIONS`. Events are read in the
+same transaction as the state that they cause, by byte offset, so that reading them twice is harmless.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ class Store:
         id_, now = states.new_id(), time.time()
         with self.transaction() as connection:
             connection.execute(
-                "INSERT INTO jobs (id, name, output_name, trigger_word, type, base, family, out_dir, state, created,"
-                " updated, owner_pid, owner_start) VALUES (?, ?, '', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO jobs (id, name, output_name, trigger_word, type, base, family, out_dir, state,"
+                " created, updated, owner_pid, owner_start) VALUES (?, ?, '', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (id_, new.name, new.trigger, new.type, new.base, new.family, new.out_dir)
                 + (states.PREPARING, now, now, *new.owner),
             )
@@ -121,7 +121,8 @@ class Store:
             if run.state != states.PREPARING:
                 raise states.IllegalTransition(f"a run that is {run.state} gets no dataset")
             connection.execute(
-                "INSERT INTO datasets (id, created, trigger_word, count, manifest, left_out) VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO datasets (id, created, trigger_word, count, manifest, left_out)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
                 (dataset, now, run.trigger_word, count, manifest, json.dumps(list(left_out))),
             )
             for entry in list(left_out)[:_MAX_NOTES]:
@@ -162,7 +163,7 @@ class Store:
             return _job(connection, id_)
 
     def ask_stop(self, id_: str) -> Job:
-        """Ask a run to stop: one that waits stops at once, one that runs is `stopping` until its trainer has saved."""
+        """Ask a run to stop: one that waits ends at once, one that runs is `stopping` until it has saved."""
         with self.transaction() as connection:
             run = _job(connection, id_)
             if run.state in (states.PREPARING, states.QUEUED):
@@ -178,8 +179,10 @@ class Store:
         Raises:
             IllegalTransition: it did not end early.
         """
-        columns = {"queued": time.time(), "ended": None, "what": "", "way_out": "", "kind": "", "eta": None}
-        return self.set_state(id_, states.QUEUED, **columns, pid=None, pid_start=None, spawned=None, phase="")
+        columns: dict[str, Any] = {"queued": time.time(), "what": "", "way_out": "", "kind": "", "phase": ""}
+        columns.update(dict.fromkeys(("ended", "eta", "pid", "pid_start", "spawned")))
+        with self.transaction() as connection:
+            return _move(connection, _job(connection, id_), states.QUEUED, columns)
 
     def add_note(self, id_: str, text: str) -> None:
         """Keep a sentence with a run."""
@@ -226,7 +229,7 @@ class Store:
         return sorted(self.jobs(states.QUEUED), key=lambda run: (run.queued or 0.0, run.id))
 
     def find(self, text: str) -> Job:
-        """Return the run that `text` means: an id, the LoRA's name (the latest run of it), or the start of an id.
+        """Return the run that `text` means: an id, a LoRA's name (its latest run), or the start of an id.
 
         Raises:
             UserError: there is none, or more than one.
@@ -305,7 +308,8 @@ def _apply(connection: sqlite3.Connection, run: Job, change: Changes, offset: in
     if change.file is not None:
         file = change.file
         connection.execute(
-            "INSERT OR REPLACE INTO job_files (job, kind, path, epoch, step, prompt_index) VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO job_files (job, kind, path, epoch, step, prompt_index)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
             (run.id, file.kind, file.path, file.epoch, file.step, file.prompt_index),
         )
     if change.note is not None:
@@ -320,7 +324,7 @@ def _apply(connection: sqlite3.Connection, run: Job, change: Changes, offset: in
 
 
 def _keep_lora(connection: sqlite3.Connection, run: Job) -> None:
-    """The trainer may have had to take another name than the reserved one: the store keeps where the LoRA is."""
+    """Keep where the LoRA is: the trainer may have had to take another name than the reserved one."""
     connection.execute(
         "UPDATE loras SET path = ?, sha256 = ? WHERE job = ?", (run.result_path, run.sha256, run.id)
     )

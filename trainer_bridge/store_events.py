@@ -130,7 +130,7 @@ _APPLY = {
 
 
 def _to(run: Job, state: str, columns: dict[str, Any]) -> Changes:
-    """Move the run on; what a trainer says of a run that has ended in between is noted and changes nothing."""
+    """Move the run on; what a trainer says of a run that has ended is noted and changes nothing."""
     try:
         job.check_transition(run.state, state)
     except job.IllegalTransition:

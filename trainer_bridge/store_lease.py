@@ -1,7 +1,7 @@
 """The lease: which process supervises the runs of a data root. One at a time.
 
-The holder renews its heartbeat. The lease is taken over when the holder's process is dead, or has been silent for
-longer than :data:`SILENT_SECONDS`, as a suspended one is.
+The holder renews its heartbeat. The lease is taken over when the holder's process is dead, or has been silent
+for longer than :data:`SILENT_SECONDS`, as a suspended one is.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Claim:
 
 
 def take(connection: sqlite3.Connection, claim: Claim) -> bool:
-    """Take or renew the lease, inside the caller's transaction; False when another living process holds it."""
+    """Take or renew the lease, inside the caller's transaction; False when a living process holds it."""
     row = connection.execute("SELECT token, pid, start, heartbeat FROM lease").fetchone()
     now = time.time()
     if row is not None and row["token"] != claim.token:

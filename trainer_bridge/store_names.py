@@ -1,7 +1,7 @@
 """Names of finished LoRAs: a name of ours makes the next version, a foreign file is never touched.
 
-A name is reserved in the store by the run that will write it, so that two runs at once do not collide. The first
-version is called as the user said, the next ones `name-v2`, `name-v3`, ...
+A name is reserved in the store by the run that will write it, so that two runs at once do not collide. The
+first version is called as the user said, the next ones `name-v2`, `name-v3`, ...
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def choose(connection: sqlite3.Connection, name: str, out_dir: Path) -> Reserved
     if _key(name) not in ours:
         if _on_disk(out_dir, name):
             raise UserError(
-                f"In {out_dir} there is a file {name + SUFFIX} already, which was not made by this program's runs.",
+                f"In {out_dir} there is a file {name + SUFFIX} already, which no run of this program made.",
                 f"It is left as it is: choose another name, for instance {_free(name, out_dir, ours)!r}.",
             )
         return Reserved(name, 1)
@@ -59,7 +59,8 @@ def reserve(connection: sqlite3.Connection, job: str, name: str, out_dir: Path) 
     """
     found = choose(connection, name, out_dir)
     connection.execute(
-        "INSERT INTO loras (job, name, version, output_name, folder_key, file_key, created) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO loras (job, name, version, output_name, folder_key, file_key, created)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
         (
             job,
             name,

@@ -103,13 +103,13 @@ class Job:
 
     @property
     def resumable(self) -> bool:
-        """Whether it ended in a way that can be gone on from; a run without pictures has nothing to go on with."""
+        """Whether it can be gone on with: it ended early, and its pictures had been read."""
         return self.state in job.RESUMABLE and self.dataset is not None
 
 
 @dataclass(frozen=True)
 class JobFile:
-    """A file that a run made: a `sample` picture or the LoRA of an `epoch`; `path` is relative to its folder."""
+    """A file that a run made: a `sample` picture or the LoRA of an `epoch`; `path` is in its folder."""
 
     kind: str
     path: str

@@ -1,4 +1,4 @@
-"""The database file: opening it, its tables, and the numbered steps that lift an older one to today's form."""
+"""The database file: opening it, its tables, and the numbered steps that lift an older one to today."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def _refuse_newer(connection: sqlite3.Connection, path: Path, known: int) -> Non
 
 
 def _choose_journal(connection: sqlite3.Connection) -> None:
-    """Use a write-ahead log; where the file system cannot (some network folders), the rollback journal serves."""
+    """Use a write-ahead log; where the file system cannot (some network folders), the rollback journal."""
     try:
         connection.execute("PRAGMA journal_mode = WAL").fetchone()
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
