@@ -204,6 +204,9 @@ class UnetFamily(ModelFamily):
     def lora_targets(self, part: str, module: nn.Module, *, conv: bool) -> list[LoraTarget]:
         if part != "unet":
             return self._text_targets(part, module)
+        # AUTOMATIC1111 turns diffusers' block names into LDM's by counting two res blocks a level: where a small
+        # base has another number, its down blocks would be passed over without a word (seen in 1.10.1).
+        ldm_names = self.ldm_lora_names or self.unet_config()["layers_per_block"] != 2
         found = []
         for theirs, ours in self._names.modules.items():
             attends = ".attentions." in ours
@@ -211,7 +214,7 @@ class UnetFamily(ModelFamily):
                 continue
             kind = _kind(module.get_submodule(ours))
             if kind:
-                name = "lora_unet_" + (theirs if self.ldm_lora_names else ours).replace(".", "_")
+                name = "lora_unet_" + (theirs if ldm_names else ours).replace(".", "_")
                 found.append(LoraTarget(name, ours, part, kind))
         return found
 
