@@ -25,3 +25,5 @@ MAX_JSON_BYTES = 16 * 1024 * 1024
 MAX_EVENT_BYTES = 64 * 1024
 
 MIN_FREE_DISK_BYTES = 64 * 1024 * 1024
+#: Latents and text features that later runs may use again; the oldest go first.
+MAX_CACHE_BYTES = 4 * 1024**3

@@ -1,0 +1,73 @@
+"""Watches the loss: stops a run that has broken, and never one that is merely noisy.
+
+The loss of single steps says little: it depends on the timestep far more than on what was learnt. So averages
+are judged, against two bounds. A run has *blown up* when ten losses in a row average more than ten times what
+drawing nothing at all would cost (noise has variance 1, so about 1) or what the first steps cost, whichever
+is more. It *diverges* when its average over about fifty steps stays above three times the best that it had,
+for thirty steps on end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+_WINDOW = 50
+_RECENT = 10
+_BLOWN_UP = 10.0
+_DIVERGED = 3.0
+_PATIENCE = 30
+_CALM = 1.5
+
+
+@dataclass
+class Judge:
+    """The running averages, which are part of the resume state.
+
+    Attributes:
+        steps: losses seen.
+        average: exponential average over about fifty steps, started as a plain one.
+        best: lowest average after fifty steps; None before.
+        bad: steps on end that the average was too high.
+        first: average of the first ten losses.
+        recent: the last ten losses.
+    """
+
+    steps: int = 0
+    average: float = 0.0
+    best: float | None = None
+    bad: int = 0
+    first: float = 0.0
+    recent: list[float] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Judge:
+        """Make one from what :meth:`to_json` returned."""
+        return cls(**data)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def see(self, loss: float) -> str | None:
+        """Take the loss of a step; return `nan` or `diverged` when the run has broken."""
+        if not math.isfinite(loss):
+            return "nan"
+        self.steps += 1
+        self.average += (loss - self.average) / min(self.steps, _WINDOW)
+        self.recent = [*self.recent[1 - _RECENT :], loss]
+        if self.steps == 1:
+            self.first = loss
+        if self.steps >= _WINDOW:
+            self.best = self.average if self.best is None else min(self.best, self.average)
+            self.bad = self.bad + 1 if self.average > _DIVERGED * self.best else 0
+        blown_up = len(self.recent) == _RECENT and sum(self.recent) / _RECENT > _BLOWN_UP * max(
+            1.0, self.first
+        )
+        return "diverged" if blown_up or self.bad >= _PATIENCE else None
+
+    @property
+    def calm(self) -> bool:
+        """Whether what is saved now is worth going back to."""
+        return self.best is None or self.average <= _CALM * self.best
