@@ -26,6 +26,7 @@ from .sheet import draw_sheet
 
 DATA = Path(__file__).with_name("data")
 BASE = DATA / "pocket.safetensors"
+SAMPLES = DATA / "samples"
 
 _SEED = 7
 _OTHER_SEED = 1007
@@ -38,26 +39,41 @@ class Subject:
     """What one LoRA of the demo learns.
 
     Attributes:
+        key: short name, for files.
+        type: what kind of thing it is, as `train --type` wants it.
         keeps: whether captions without the trigger must still draw what they drew.
+        samples: folder of pictures and captions to train on.
+        held_back: folder of pictures and captions that the training never sees.
     """
 
     key: str
+    type: str
     trigger: str
     title: str
     keeps: bool
-
-    @property
-    def samples(self) -> Path:
-        return DATA / "samples" / self.key
-
-    @property
-    def held_back(self) -> Path:
-        return DATA / "samples" / f"{self.key}_heldback"
+    samples: Path
+    held_back: Path
 
 
 SUBJECTS: tuple[Subject, ...] = (
-    Subject("character", "mirabell", "A character that the base never saw", keeps=True),
-    Subject("style", "inkwash", "A style that the base never saw", keeps=False),
+    Subject(
+        "character",
+        "character",
+        "mirabell",
+        "A character that the base never saw",
+        True,
+        SAMPLES / "character",
+        SAMPLES / "character_heldback",
+    ),
+    Subject(
+        "style",
+        "style",
+        "inkwash",
+        "A style that the base never saw",
+        False,
+        SAMPLES / "style",
+        SAMPLES / "style_heldback",
+    ),
 )
 
 
@@ -86,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     try:
         folder = _new_folder(options.out, options.data)
-        outcomes = [_run_subject(subject, folder, options.data) for subject in SUBJECTS]
+        outcomes = [run_subject(subject, folder, options.data) for subject in SUBJECTS]
         _write_results(folder, outcomes, time.monotonic() - started)
     except AtelierError as error:
         print(f"\nThe demo did not get through: {error}", file=sys.stderr)
@@ -106,7 +122,8 @@ def _new_folder(out: Path | None, data: Path | None) -> Path:
     return out.resolve()
 
 
-def _run_subject(subject: Subject, folder: Path, data: Path | None) -> Outcome:
+def run_subject(subject: Subject, folder: Path, data: Path | None) -> Outcome:
+    """Train on a subject's pictures and measure what came of it; all files go into `folder`."""
     print(f"\n== {subject.title}: trigger word {subject.trigger!r}\n", flush=True)
     run = _train(subject, folder, data)
     lora = Path(run["path"])
@@ -115,9 +132,7 @@ def _run_subject(subject: Subject, folder: Path, data: Path | None) -> Outcome:
     held_back = sorted(subject.held_back.glob("*.png"))
     features = features_of({"held_back": held_back, **pictures})
     learned = measure_learned(features["held_back"], features["before"], features["after"], features["at_08"])
-    kept = measure_kept(
-        features["other"], features["other_after"], features["other_seed"], required=subject.keeps
-    )
+    kept = measure_kept(features["other"], features["other_after"], features["other_seed"], required=subject.keeps)
     outcome = Outcome(subject, lora, run, learned, kept, {"held_back": held_back, **pictures})
     for line in report.sentences(outcome):
         print(line, flush=True)
@@ -127,7 +142,7 @@ def _run_subject(subject: Subject, folder: Path, data: Path | None) -> Outcome:
 def _train(subject: Subject, folder: Path, data: Path | None) -> Mapping[str, Any]:
     command = [sys.executable, "-m", "trainer_bridge", "train", "--json"]
     command += ["--base", str(BASE), "--images", str(subject.samples), "--name", f"pocket {subject.key}"]
-    command += ["--trigger", subject.trigger, "--type", subject.key, "--out", str(folder)]
+    command += ["--trigger", subject.trigger, "--type", subject.type, "--out", str(folder)]
     if data is not None:
         command += ["--data", str(data)]
     process = subprocess.run(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", check=False)
@@ -143,7 +158,7 @@ def _train(subject: Subject, folder: Path, data: Path | None) -> Mapping[str, An
 def _draw(subject: Subject, lora: Path, folder: Path) -> dict[str, list[Path]]:
     """Draw the held-back captions with the trigger, and other captions without it; each set as the proof wants it."""
     own = [f"{subject.trigger}, {caption}" for caption in _captions(subject.held_back)]
-    others = json.loads((DATA / "samples" / "other_captions.json").read_text(encoding="utf-8"))
+    others = json.loads((SAMPLES / "other_captions.json").read_text(encoding="utf-8"))
     sets: dict[str, tuple[Sequence[str], int, float]] = {
         "before": (own, _SEED, 0.0),
         "at_08": (own, _SEED, 0.8),
@@ -162,9 +177,7 @@ def _draw(subject: Subject, lora: Path, folder: Path) -> dict[str, list[Path]]:
             loras = [[str(lora), weight]] if weight else []
             wanted.append(_picture(prompt, seed + index, loras, path))
     request = folder / "pictures" / f"{subject.key}.json"
-    request.write_text(
-        json.dumps({"base": str(BASE), "pictures": wanted, "threads": None, "precision": None})
-    )
+    request.write_text(json.dumps({"base": str(BASE), "pictures": wanted, "threads": None, "precision": None}))
     command = [sys.executable, "-m", "trainer_bridge.engine", "generate", str(request)]
     process = subprocess.run(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", check=False)
     if process.returncode != EXIT_DONE:

@@ -107,9 +107,7 @@ def verdict(name: str, learned: Learned, kept: Kept) -> Sequence[str]:
     ]
     shift = f"{name}: other captions change {kept.ratio:.2f} of what a new seed changes"
     if kept.required:
-        lines.append(
-            f"{shift} (at most {KEPT_AT_MOST} counts as kept): {'kept' if kept.passed else 'NOT kept'}."
-        )
+        lines.append(f"{shift} (at most {KEPT_AT_MOST} counts as kept): {'kept' if kept.passed else 'NOT kept'}.")
     else:
         lines.append(f"{shift}; a style may shift them, so this is reported only.")
     return lines

@@ -69,9 +69,7 @@ def _draw_panel(sheet: Image.Image, pen: ImageDraw.ImageDraw, panel: Panel, top:
 
 
 def _draw_row(sheet: Image.Image, pen: ImageDraw.ImageDraw, row: Row, top: int) -> None:
-    pen.text(
-        (_MARGIN, top + _CELL // 2 - 20), row.label, fill=_ACCENT if row.accent else _INK, font=_font(15)
-    )
+    pen.text((_MARGIN, top + _CELL // 2 - 20), row.label, fill=_ACCENT if row.accent else _INK, font=_font(15))
     pen.text((_MARGIN, top + _CELL // 2 + 2), row.note, fill=_QUIET, font=_font(12))
     left = _MARGIN + _LABEL
     for path in row.pictures:
