@@ -1,4 +1,4 @@
-"""The main job from end to end: two LoRAs from the shipped pictures on the pocket base, and the proof that they learned.
+"""The main job from end to end: two LoRAs from shipped pictures on the pocket base, and the proof that they learned.
 
 Run by `python install.py --demo` in the trainer's environment. Everything it makes stands in one new folder; the
 training, the drawing and the measuring are done by the same commands that a user has.
@@ -68,7 +68,7 @@ SUBJECTS: tuple[Subject, ...] = (
     Subject(
         "style",
         "style",
-        "inkwash",
+        "goldnight",
         "A style that the base never saw",
         False,
         SAMPLES / "style",

@@ -73,8 +73,8 @@ def as_markdown(outcomes: Sequence[Outcome], seconds: float) -> str:
         "The distance lies between the mean probe features of the pictures drawn for the held-back captions with the",
         "trigger word in front, and those of the held-back pictures themselves, which the training never saw.",
         "",
-        "Use a LoRA in a WebUI: copy it to `models/Lora`, choose `pocket.safetensors` as the checkpoint at 128 x 128 px,",
-        "and prompt `" + outcomes[0].subject.trigger + ", <lora:" + outcomes[0].lora.stem + ":0.8>`.",
+        "Use a LoRA in a WebUI: copy it to `models/Lora`, choose `pocket.safetensors` as the checkpoint, draw at",
+        "128 x 128 px, and prompt `" + outcomes[0].subject.trigger + ", <lora:" + outcomes[0].lora.stem + ":0.8>`.",
         "",
     ]
     return "\n".join(lines)
