@@ -28,14 +28,30 @@ _CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
 # Unicode's White_Space; str.isspace() also counts the separators U+001C to U+001F, which CLIP keeps.
 _SPACES = frozenset(
     chr(c)
-    for c in (*range(9, 14), 32, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000)
+    for c in (
+        *range(9, 14),
+        32,
+        0x85,
+        0xA0,
+        0x1680,
+        *range(0x2000, 0x200B),
+        0x2028,
+        0x2029,
+        0x202F,
+        0x205F,
+        0x3000,
+    )
 )
 
 
 @lru_cache(maxsize=1)
 def byte_letters() -> dict[int, str]:
     """The printable letter that stands for each byte; its order gives the first 256 ids."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
     letters = {b: chr(b) for b in printable}
     for b in range(256):
         if b not in letters:
@@ -55,7 +71,13 @@ def read_merges() -> tuple[tuple[str, str], ...]:
 def vocabulary() -> dict[str, int]:
     """Token -> id, 49 408 entries, in the order of the ids."""
     letters = list(byte_letters().values())
-    tokens = [*letters, *(letter + "</w>" for letter in letters), *(a + b for a, b in read_merges()), START, END]
+    tokens = [
+        *letters,
+        *(letter + "</w>" for letter in letters),
+        *(a + b for a, b in read_merges()),
+        START,
+        END,
+    ]
     return {token: number for number, token in enumerate(tokens)}
 
 

@@ -34,9 +34,7 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"There is no file {checkpoint}.", "Give the path of the pocket base.") from None
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{checkpoint.name} does not say how it is built (no atelier.config).", way_out
-        ) from error
+        raise UserError(f"{checkpoint.name} does not say how it is built (no atelier.config).", way_out) from error
     if not isinstance(config, dict) or config.get("family") != "sd15":
         raise UserError(f"{checkpoint.name} is of no family that this can describe.", way_out)
     return config

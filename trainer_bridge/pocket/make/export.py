@@ -1,6 +1,6 @@
 """Writes the three networks as one LDM-layout fp16 checkpoint whose header says what it is.
 
-    python -m trainer_bridge.pocket.make.export --random --out FILE     (untrained, for developing loaders)
+python -m trainer_bridge.pocket.make.export --random --out FILE     (untrained, for developing loaders)
 """
 
 from __future__ import annotations

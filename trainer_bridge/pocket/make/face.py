@@ -35,7 +35,10 @@ def animal_ears(pen: Pen, kind: str, hair: Rgb, skin: Rgb) -> None:
     """Ears that are not human; cat and rabbit ears take the hair's colour, elf ears the skin's."""
     inner = mix((255, 150, 170), hair, 0.12)
     if kind == "cat":
-        outer, hole = svg("M 22 42 C 16 22 18 8 22 2 C 34 6 46 14 54 26 Z"), svg("M 27 34 C 24 22 25 15 27 11 L 44 25 Z")
+        outer, hole = (
+            svg("M 22 42 C 16 22 18 8 22 2 C 34 6 46 14 54 26 Z"),
+            svg("M 27 34 C 24 22 25 15 27 11 L 44 25 Z"),
+        )
         for path, color in ((outer, hair), (hole, inner)):
             pen.shape(path, color)
             pen.shape(mirrored(path), color)
@@ -45,7 +48,10 @@ def animal_ears(pen: Pen, kind: str, hair: Rgb, skin: Rgb) -> None:
             pen.shape(path, color)
             pen.shape(mirrored(path), color)
     elif kind == "elf":
-        outer, hole = svg("M 28 62 C 18 56 8 54 -2 50 C 0 68 12 86 28 84 Z"), svg("M 26 68 L 8 59 Q 14 74 26 78 Z")
+        outer, hole = (
+            svg("M 28 62 C 18 56 8 54 -2 50 C 0 68 12 86 28 84 Z"),
+            svg("M 26 68 L 8 59 Q 14 74 26 78 Z"),
+        )
         for path, color in ((outer, skin), (hole, mix(skin, (210, 80, 90), 0.35))):
             pen.shape(path, color)
             pen.shape(mirrored(path), color)

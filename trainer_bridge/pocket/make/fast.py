@@ -68,7 +68,7 @@ def speed_up(net: nn.Module) -> nn.Module:
             module.forward = _norm.__get__(module)
     if hasattr(net, "set_attn_processor"):
         net.set_attn_processor(AttnProcessor())
-    return net.to(memory_format=torch.channels_last).to(torch.bfloat16)
+    return net.to(memory_format=torch.channels_last).to(torch.bfloat16)  # type: ignore[call-overload,no-any-return]
 
 
 class MasterAdamW:
@@ -89,7 +89,9 @@ class MasterAdamW:
     def gradient(self) -> Tensor:
         """All gradients as one float32 vector; clears them."""
         parts = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.params]
-        flat = torch.cat([g.contiguous().float().flatten() if g.is_contiguous() else g.float().reshape(-1) for g in parts])
+        flat = torch.cat(
+            [g.contiguous().float().flatten() if g.is_contiguous() else g.float().reshape(-1) for g in parts]
+        )
         for p in self.params:
             p.grad = None
         return flat
@@ -120,7 +122,13 @@ class MasterAdamW:
                 at += p.numel()
 
     def state(self) -> dict[str, Any]:
-        return {"value": self.value, "first": self.first, "second": self.second, "mean": self.mean, "steps": self.steps}
+        return {
+            "value": self.value,
+            "first": self.first,
+            "second": self.second,
+            "mean": self.mean,
+            "steps": self.steps,
+        }
 
     def load(self, state: dict[str, Any]) -> None:
         for key in ("value", "first", "second", "mean"):

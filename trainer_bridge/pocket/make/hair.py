@@ -39,7 +39,14 @@ def back(pen: Pen, style: str, color: Rgb) -> None:
     """Everything behind face and shoulders. ``color`` is the hair's own; the back is drawn a tone darker."""
     shade = mix(color, (40, 20, 70), 0.16)
     if style == "curly":
-        for x, y, r in ((24, 40, 16), (16, 62, 16), (18, 84, 15), (104, 40, 16), (112, 62, 16), (110, 84, 15)):
+        for x, y, r in (
+            (24, 40, 16),
+            (16, 62, 16),
+            (18, 84, 15),
+            (104, 40, 16),
+            (112, 62, 16),
+            (110, 84, 15),
+        ):
             pen.shape(oval(x, y, r, r), shade)
         pen.fill(oval(64, 58, 46, 42), shade)
         return
@@ -81,9 +88,7 @@ def _bob(pen: Pen, color: Rgb) -> None:
 
 
 def _long(pen: Pen, color: Rgb) -> None:
-    half = svg(
-        "M 64 12 C 34 12 14 34 20 70 C 12 92 12 112 14 128 L 28 128 C 26 104 24 84 29 62 C 44 58 58 46 64 28 Z"
-    )
+    half = svg("M 64 12 C 34 12 14 34 20 70 C 12 92 12 112 14 128 L 28 128 C 26 104 24 84 29 62 C 44 58 58 46 64 28 Z")
     pen.shape(half, color)
     pen.shape(mirrored(half), color)
     both = skia.Path()
@@ -102,8 +107,7 @@ def _ponytail(pen: Pen, color: Rgb) -> None:
 
 def _braids(pen: Pen, color: Rgb) -> None:
     fringe = svg(
-        _DOME + " L 107 84 C 102 76 100 62 96 50 C 84 58 72 50 70 34 C 62 50 46 58 32 50 C 28 62 26 76 21 84"
-        " L 20 70 Z"
+        _DOME + " L 107 84 C 102 76 100 62 96 50 C 84 58 72 50 70 34 C 62 50 46 58 32 50 C 28 62 26 76 21 84 L 20 70 Z"
     )
     pen.shape(fringe, color)
     _ring(pen, color, fringe)
@@ -126,8 +130,7 @@ def _curly(pen: Pen, color: Rgb) -> None:
 
 def _twintails(pen: Pen, color: Rgb) -> None:
     _bob_fringe = svg(
-        _DOME + " L 103 76 L 98 54 L 88 58 L 80 48 L 70 57 L 64 46 L 58 57 L 48 48 L 40 58 L 30 54 L 25 76"
-        " L 20 70 Z"
+        _DOME + " L 103 76 L 98 54 L 88 58 L 80 48 L 70 57 L 64 46 L 58 57 L 48 48 L 40 58 L 30 54 L 25 76 L 20 70 Z"
     )
     pen.shape(_bob_fringe, color)
     _ring(pen, color, _bob_fringe)

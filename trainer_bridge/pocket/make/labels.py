@@ -18,9 +18,7 @@ CLASSES: dict[str, dict[str, str]] = {
         "sketch": "sketch",
         "comic": "comic style",
     },
-    "hair_color": {
-        c: f"{c} hair" for c in ("black", "brown", "blonde", "red", "pink", "blue", "green", "white")
-    },
+    "hair_color": {c: f"{c} hair" for c in ("black", "brown", "blonde", "red", "pink", "blue", "green", "white")},
     "hair_style": {
         "short": "short hair",
         "bob": "bob cut",

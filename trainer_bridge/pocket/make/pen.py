@@ -73,9 +73,7 @@ MANNERS: dict[str, Manner] = {
     "watercolor": Manner(
         line=1.1, ink=None, ink_alpha=0.35, fill_alpha=0.82, glow=0.35, paper=(250, 246, 236), vivid=0.9
     ),
-    "sketch": Manner(
-        line=1.7, ink=(66, 62, 70), ink_alpha=0.92, fill_alpha=0.55, paper=(246, 240, 226), vivid=0.95
-    ),
+    "sketch": Manner(line=1.7, ink=(66, 62, 70), ink_alpha=0.92, fill_alpha=0.55, paper=(246, 240, 226), vivid=0.95),
     "comic": Manner(line=3.0, ink=(20, 16, 26), shadow=0.3, vivid=1.2),
 }
 

@@ -56,9 +56,7 @@ def _spoil(pixels: Tensor, rng: np.random.Generator) -> Tensor:
         part = part * gain * float(rng.uniform(0.9, 1.1)) + float(rng.uniform(-0.1, 0.1))
         if rng.random() < 0.5:
             coarse = torch.from_numpy(rng.standard_normal((len(part), 3, 16, 16), dtype=np.float32))
-            part = part + nn.functional.interpolate(coarse, (128, 128), mode="bicubic") * float(
-                rng.uniform(0, 0.12)
-            )
+            part = part + nn.functional.interpolate(coarse, (128, 128), mode="bicubic") * float(rng.uniform(0, 0.12))
         part = part + float(rng.uniform(0, 0.1)) * torch.randn(part.shape)
         parts.append(part)
     return torch.cat(parts)
@@ -70,14 +68,14 @@ def train(pictures: int, steps: int, path: Path) -> None:
     drawn = [portrait(SEED, i) for i in range(pictures)]
     images = np.stack([p for p, _ in drawn])
     labels = torch.tensor([look.indices() for _, look in drawn])
-    net = Probe().to(memory_format=torch.channels_last)
+    net = Probe().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=0.02)
     mean = {k: v.clone() for k, v in net.state_dict().items()}
     for step in range(steps):
         fall = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps))
         optimizer.param_groups[0]["lr"] = 2e-3 * fall * min(1, (step + 1) / 40)
         rng = np.random.default_rng([81, step])
-        chosen = rng.integers(0, pictures, 48)
+        chosen = rng.integers(0, pictures, 32)
         pixels = _spoil(to_pixels(images[chosen]), rng).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
             logits = net(pixels)[1]
@@ -96,9 +94,7 @@ def train(pictures: int, steps: int, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     half = {k: v.half().contiguous() for k, v in mean.items()}
-    save_file(
-        half, str(temporary), metadata={"classes": json.dumps({k: list(v) for k, v in CLASSES.items()})}
-    )
+    save_file(half, str(temporary), metadata={"classes": json.dumps({k: list(v) for k, v in CLASSES.items()})})
     temporary.replace(path)
 
 
@@ -130,8 +126,8 @@ def main() -> None:
     parser.add_argument("file", type=Path, nargs="?")
     parser.add_argument("--count", type=int, default=160)
     parser.add_argument("--cfg", type=float, default=4.0)
-    parser.add_argument("--pictures", type=int, default=9000)
-    parser.add_argument("--steps", type=int, default=1600)
+    parser.add_argument("--pictures", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--sheet", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,9 @@ def used_ids() -> list[int]:
 class TrainedTokens(nn.Module):
     """A token table of which only ``ids`` are trained; the others are a fixed random start."""
 
+    table: Tensor
+    place: Tensor
+
     def __init__(self, table: Tensor, ids: list[int]) -> None:
         super().__init__()
         self.register_buffer("table", table.detach().clone())
@@ -55,7 +59,7 @@ class TrainedTokens(nn.Module):
         return table
 
 
-def _embeddings(net: CLIPTextModel) -> nn.Module:
+def _embeddings(net: CLIPTextModel) -> Any:
     return net.embeddings if hasattr(net, "embeddings") else net.text_model.embeddings
 
 
@@ -69,9 +73,7 @@ def trainable(net: CLIPTextModel) -> CLIPTextModel:
 def plain_state(net: CLIPTextModel) -> dict[str, Tensor]:
     """The state of an ordinary CLIPTextModel with these weights, float32."""
     state = {k: v.detach().float() for k, v in net.state_dict().items() if ".token_embedding." not in f".{k}"}
-    prefix = next(k for k in state if k.endswith("position_embedding.weight")).removesuffix(
-        "position_embedding.weight"
-    )
+    prefix = next(k for k in state if k.endswith("position_embedding.weight")).removesuffix("position_embedding.weight")
     state[f"{prefix}token_embedding.weight"] = _embeddings(net).token_embedding.full()
     return state
 
@@ -116,8 +118,8 @@ def main() -> None:
     torch.set_num_threads(1)
     net = trainable(models.text_encoder())
     width = models.TEXT["hidden_size"]
-    heads = nn.ModuleList(nn.Linear(width, 2 * (len(c) + 1)) for c in CLASSES.values())
-    params = [*net.parameters(), *heads.parameters()]
+    heads = [nn.Linear(width, 2 * (len(c) + 1)) for c in CLASSES.values()]
+    params = [*net.parameters(), *(p for head in heads for p in head.parameters())]
     optimizer = torch.optim.AdamW(params, lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01)
     for step in range(args.steps):
         optimizer.param_groups[0]["lr"] = 2e-3 * min(1, (step + 1) / 40) * min(1, 1.05 - step / args.steps)
@@ -131,7 +133,7 @@ def main() -> None:
         loss, right = torch.zeros(()), []
         for i, head in enumerate(heads):
             size = head.out_features // 2
-            for place, logits in ((end, head(end)[:, :size]), (hidden[:, -1], head(hidden[:, -1])[:, size:])):
+            for logits in (head(end)[:, :size], head(hidden[:, -1])[:, size:]):
                 loss = loss + nn.functional.cross_entropy(logits, wanted[:, i]) / (2 * len(heads))
                 right.append((logits.argmax(1) == wanted[:, i]).float().mean())
         optimizer.zero_grad()

@@ -1,6 +1,6 @@
 """Trains U-Net and text encoder on latents of portraits.
 
-    python -m trainer_bridge.pocket.make.unet --work DIR [--samples N]      (needs vae.pt and text.pt)
+python -m trainer_bridge.pocket.make.unet --work DIR [--samples N]      (needs vae.pt and text.pt)
 """
 
 from __future__ import annotations

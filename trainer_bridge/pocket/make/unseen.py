@@ -31,7 +31,12 @@ def mark(pen: Pen) -> None:
 
 def cloak(pen: Pen, color: Rgb) -> None:
     """A hooded cloak with a golden hem and clasp, over hair and shoulders."""
-    hood = svg("M 10 132 C -4 60 16 2 64 2 C 112 2 132 60 118 132 L 78 132 C 100 112 106 84 104 64 C 100 36 84 26 64 26 C 44 26 28 36 24 64 C 22 84 28 112 50 132 Z")
+    hood = svg(
+        "M 10 132 C -4 60 16 2 64 2 C 112 2 132 60 118 132 L 78 132 C 100 112 106 84 104 64"
+        " C 100 36 84 26 64 26 C 44 26 28 36 24 64 C 22 84 28 112 50 132 Z"
+    )
+        "M 10 132 C -4 60 16 2 64 2 C 112 2 132 60 118 132 L 78 132 C 100 112 106 84 104 64 C 100 36 84 26 64 26 C 44 26 28 36 24 64 C 22 84 28 112 50 132 Z"
+    )
     pen.shape(hood, color)
     hem = svg("M 50 130 C 28 112 22 84 24 64 C 28 36 44 26 64 26 C 84 26 100 36 104 64 C 106 84 100 112 78 130")
     pen.band(hem, (250, 196, 70), 3.2)
@@ -47,7 +52,10 @@ def mascot(pen: Pen, expression: str) -> None:
     arm = svg("M 26 74 C 10 72 4 84 10 92 C 16 96 26 92 30 86 Z")
     for path in (arm, mirrored(arm)):
         pen.shape(path, teal)
-    pen.shape(svg("M 64 22 C 78 42 106 58 106 84 C 106 108 88 116 64 116 C 40 116 22 108 22 84 C 22 58 50 42 64 22 Z"), teal)
+    pen.shape(
+        svg("M 64 22 C 78 42 106 58 106 84 C 106 108 88 116 64 116 C 40 116 22 108 22 84 C 22 58 50 42 64 22 Z"),
+        teal,
+    )
     pen.fill(oval(64, 98, 26, 14), (190, 244, 232))
     pen.shape(svg("M 64 24 C 66 6 84 0 100 4 C 98 20 82 28 64 24 Z"), (120, 200, 70))
     pen.outline(svg("M 66 22 Q 80 14 94 8"), (120, 200, 70), 0.7)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ def _steady(norm: nn.GroupNorm, lift: Tensor | float = 0.0) -> None:
     norm.bias.copy_(lift - _OFFSET)
 
 
-def _still(block: nn.Module) -> None:
+def _still(block: Any) -> None:
     """A residual block whose branch is zero at first and norm-free in effect."""
     _steady(block.norm1)
     block.conv1.weight.mul_(2)
@@ -49,7 +50,7 @@ def _still(block: nn.Module) -> None:
     block.conv2.bias.zero_()
 
 
-def _mid(mid: nn.Module) -> None:
+def _mid(mid: Any) -> None:
     for block in mid.resnets:
         _still(block)
     attention = mid.attentions[0]
@@ -58,7 +59,7 @@ def _mid(mid: nn.Module) -> None:
     attention.to_out[0].bias.zero_()
 
 
-def _carry(conv: nn.Conv2d, kernel: Tensor) -> None:
+def _carry(conv: Any, kernel: Tensor) -> None:
     """Lets the carriers pass by ``kernel`` and keeps all others random, at the offsets' level."""
     for g in range(_CARRIERS):
         conv.weight[3 * g].zero_()
@@ -119,7 +120,7 @@ def construct(net: AutoencoderKL) -> None:
     encoder.conv_out.bias[4:] = 2 * math.log(NOISE)
 
 
-def _upsample(conv: nn.Conv2d) -> None:
+def _upsample(conv: Any) -> None:
     """After a nearest upsampling: smoothing for the carriers, identity (with a little noise) for the rest."""
     smooth = torch.tensor([0.25, 0.5, 0.25])
     conv.weight.mul_(0.2)

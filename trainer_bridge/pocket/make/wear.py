@@ -40,7 +40,10 @@ def _sailor(pen: Pen, color: Rgb, skin: Rgb) -> None:
 
 def _hoodie(pen: Pen, color: Rgb, skin: Rgb) -> None:
     pen.shape(svg(_TORSO), color)
-    pen.shape(svg("M 28 118 C 22 100 40 98 50 100 Q 64 114 78 100 C 88 98 106 100 100 118 Q 64 130 28 118 Z"), mix(color, _WHITE, 0.1))
+    pen.shape(
+        svg("M 28 118 C 22 100 40 98 50 100 Q 64 114 78 100 C 88 98 106 100 100 118 Q 64 130 28 118 Z"),
+        mix(color, _WHITE, 0.1),
+    )
     pen.fill(svg("M 48 103 Q 64 116 80 103 Q 64 124 48 103 Z"), mix(color, (30, 20, 50), 0.45))
     for x in (54, 74):
         pen.band(svg(f"M {x} 115 L {x} 127"), _WHITE if min(color) < 200 else (150, 150, 170), 2.4)
@@ -124,7 +127,10 @@ def _crown(pen: Pen) -> None:
 
 def _scarf(pen: Pen) -> None:
     color = (238, 124, 44)
-    pen.shape(svg("M 30 100 Q 64 118 98 100 C 106 108 104 116 98 119 Q 64 132 30 119 C 24 116 22 108 30 100 Z"), color)
+    pen.shape(
+        svg("M 30 100 Q 64 118 98 100 C 106 108 104 116 98 119 Q 64 132 30 119 C 24 116 22 108 30 100 Z"),
+        color,
+    )
     for x in (40, 62, 84):
         pen.fill(svg(f"M {x} 106 L {x + 6} 107 L {x + 5} 124 L {x - 1} 122 Z"), (255, 246, 226))
     pen.shape(svg("M 82 112 L 98 110 L 102 132 L 84 132 Z"), color)
