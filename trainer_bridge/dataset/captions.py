@@ -116,7 +116,7 @@ def clean(text: str) -> str:
 
 def _plain(line: str) -> str:
     """Drop what no text encoder reads and what could garble a terminal; emoji keep the joiner inside them."""
-    kept = (" " if char == "\t" else char for char in line)
+    kept = (" " if char.isspace() else char for char in line)
     return "".join(char for char in kept if unicodedata.category(char) not in _UNREADABLE or char in _JOINERS)
 
 
