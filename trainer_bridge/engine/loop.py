@@ -192,8 +192,8 @@ def train(folder: Path, spec: JobSpec, progress: Progress, control: Control) -> 
             apply_plan(plan, modules)
             memory.write_plan(folder, plan)
             progress.note(
-                "The memory did not suffice: the run goes on with less at once"
-                f" ({plan.chunk} at a time, activations computed twice). It is not repeatable bit by bit any more."
+                f"The memory did not suffice: the run goes on with {plan.chunk} at a time and activations"
+                " computed twice. It is not repeatable bit by bit any more."
             )
             continue
         if command == "stop":

@@ -170,7 +170,7 @@ class LoraSet:
 
     @torch.no_grad()
     def _start(self, seed: int) -> None:
-        """Start as nn.Linear does (Kaiming-uniform, a = sqrt(5)) in down, at zero in up: the LoRA begins as nothing."""
+        """Start down as nn.Linear does (Kaiming-uniform, a = sqrt(5)) and up at zero: it begins as nothing."""
         for layer in self.layers:
             generator = torch.Generator().manual_seed(number(seed, "lora", layer.target.name))
             bound = 1.0 / math.sqrt(layer.down[0].numel())

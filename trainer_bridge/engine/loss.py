@@ -37,7 +37,7 @@ class Schedule:
 
     @classmethod
     def of(cls, alphas: Tensor, unshifted: Tensor, *, v_prediction: bool) -> Schedule:
-        """Make one from the cumulative alphas [T] in fp64, as used and before the shift to zero terminal SNR."""
+        """Make one from the cumulative alphas [T] in fp64: those used, and those before any shift."""
         return cls(
             signal=alphas.sqrt().float(),
             noise=(1.0 - alphas).sqrt().float(),
@@ -80,7 +80,10 @@ def target(schedule: Schedule, latents: Tensor, noise: Tensor, timesteps: Tensor
 
 
 def weights(schedule: Schedule, timesteps: Tensor, gamma: float) -> Tensor:
-    """Return the min-SNR weight of each sample, [B]: min(SNR, gamma) / SNR, / (SNR + 1) for velocity; 1 for gamma 0."""
+    """Return the min-SNR weight of each sample, [B]: min(SNR, gamma) / SNR, for velocity / (SNR + 1).
+
+    With gamma 0 all weigh the same.
+    """
     snr = schedule.snr[timesteps]
     if gamma <= 0.0:
         return torch.ones_like(snr)
