@@ -103,9 +103,7 @@ def unet_names(names: Collection[str]) -> UnetNames:
     return UnetNames(down, up, modules)
 
 
-def _walk(
-    names: Collection[str], trunk: str, first: int, ours: str, places: dict[str, str]
-) -> tuple[Level, ...]:
+def _walk(names: Collection[str], trunk: str, first: int, ours: str, places: dict[str, str]) -> tuple[Level, ...]:
     """Number the blocks of one half of the U-Net; `places` receives file module -> diffusers module."""
     levels: list[Level] = []
     blocks: list[str] = []
@@ -187,9 +185,7 @@ _VAE_MIDDLE: Mapping[str, tuple[str, Mapping[str, str]]] = {
 
 def vae_levels(names: Iterable[str]) -> int:
     """Return how many resolutions the autoencoder has: one more than its decoder enlarges."""
-    return 1 + len(
-        {name.split(".")[2] for name in names if name.startswith("decoder.up.") and ".upsample." in name}
-    )
+    return 1 + len({name.split(".")[2] for name in names if name.startswith("decoder.up.") and ".upsample." in name})
 
 
 def unet_pieces(sources: Mapping[str, str], names: UnetNames) -> list[Piece]:

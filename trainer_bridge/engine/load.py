@@ -75,8 +75,6 @@ def fill(
     Raises:
         UserError: a weight is missing, is left over, or has another shape; or the file cannot be read any more.
     """
-    import torch
-
     wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     state: dict[str, torch.Tensor] = {}
     for piece, tensor in _read(path, pieces):

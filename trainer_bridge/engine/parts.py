@@ -97,9 +97,7 @@ def account(tensors: Mapping[str, Tensor], parts: Sequence[Part]) -> Accounts:
             unused[full] = f"not needed of the {part.name}"
             continue
         if name in found[part.name]:
-            raise UserError(
-                f"The checkpoint holds the weight {full[:80]!r} twice.", "Choose an unmodified checkpoint."
-            )
+            raise UserError(f"The checkpoint holds the weight {full[:80]!r} twice.", "Choose an unmodified checkpoint.")
         found[part.name][name] = tensor
         sources[part.name][name] = full
     _refuse(strange, found)

@@ -42,9 +42,7 @@ def unet_config(
     """
     levels = names.down
     depths = [_depth(level, shapes) for level in levels]
-    channels = [
-        _shape(shapes, f"{level.blocks[-1]}.out_layers.3.weight", 4)[0] for level in levels if level.blocks
-    ]
+    channels = [_shape(shapes, f"{level.blocks[-1]}.out_layers.3.weight", 4)[0] for level in levels if level.blocks]
     layers = {len(level.blocks) for level in levels} | {len(level.blocks) - 1 for level in names.up}
     if len(channels) != len(levels) or len(names.up) != len(levels) or len(layers) != 1:
         raise _odd("U-Net", "its levels have different numbers of blocks")
@@ -212,9 +210,7 @@ def _scale(said: Said, default: float) -> float:
 def _shape(shapes: Shapes, name: str, dimensions: int) -> tuple[int, ...]:
     tensor = shapes.get(name)
     if tensor is None:
-        raise UserError(
-            f"The checkpoint lacks the weight {name}.", "Download or copy it again, or choose another one."
-        )
+        raise UserError(f"The checkpoint lacks the weight {name}.", "Download or copy it again, or choose another one.")
     if len(tensor.shape) != dimensions or 0 in tensor.shape:
         raise _odd("model", f"the weight {name} has the shape {list(tensor.shape)}")
     return tensor.shape

@@ -79,9 +79,7 @@ def encode(encoder: nn.Module, ids: Tensor, rows: int, skip: int) -> Encoded:
         raise ValueError(f"layer {skip} from the last of {len(layers)}")
     caught: list[Any] = []
     # transformers' own hidden_states changed between versions in what their last entry is; a hook has not.
-    handle = layers[len(layers) - skip].register_forward_hook(
-        lambda _module, _inputs, output: caught.append(output)
-    )
+    handle = layers[len(layers) - skip].register_forward_hook(lambda _module, _inputs, output: caught.append(output))
     try:
         last = body(input_ids=ids.to(body.embeddings.token_embedding.weight.device)).last_hidden_state
     finally:

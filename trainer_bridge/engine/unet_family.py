@@ -52,9 +52,7 @@ class UnetFamily(ModelFamily):
     def __init__(self, checkpoint: Checkpoint) -> None:
         header = read_header(checkpoint.path)
         if (header.size, header.mtime_ns) != (checkpoint.size, checkpoint.mtime_ns):
-            raise UserError(
-                f"{checkpoint.path.name} was changed meanwhile.", "Start again with the file as it is now."
-            )
+            raise UserError(f"{checkpoint.path.name} was changed meanwhile.", "Start again with the file as it is now.")
         family = FAMILIES[self.key]
         self.checkpoint = checkpoint
         self.prediction_type = checkpoint.prediction_type or "epsilon"
@@ -80,15 +78,11 @@ class UnetFamily(ModelFamily):
 
     # ---- loading
 
-    def load(
-        self, parts: Collection[str], *, device: torch.device | str, dtype: torch.dtype
-    ) -> dict[str, nn.Module]:
+    def load(self, parts: Collection[str], *, device: torch.device | str, dtype: torch.dtype) -> dict[str, nn.Module]:
         made: dict[str, nn.Module] = {}
         for part in parts:
             module, pieces = self.empty(part)
-            made[part] = load.fill(
-                module, self.checkpoint.path, pieces, device=device, dtype=self._dtype(part, dtype)
-            )
+            made[part] = load.fill(module, self.checkpoint.path, pieces, device=device, dtype=self._dtype(part, dtype))
         return made
 
     def empty(self, part: str) -> tuple[nn.Module, list[keys.Piece]]:
@@ -101,9 +95,7 @@ class UnetFamily(ModelFamily):
         if part == "unet":
             return load.empty_unet(self.unet_config()), keys.unet_pieces(sources, self._names)
         if part == "vae":
-            return load.empty_vae(self._vae_config(self.latent_scale)), keys.vae_pieces(
-                sources, self._vae_levels
-            )
+            return load.empty_vae(self._vae_config(self.latent_scale)), keys.vae_pieces(sources, self._vae_levels)
         module = load.empty_text_encoder(self.text_config(part), projected=self._projected(part))
         return module, self._text_pieces(part, load.text_body(module))
 
@@ -163,9 +155,7 @@ class UnetFamily(ModelFamily):
 
     def vae_fingerprint(self) -> str:
         tensors = {source: self._tensors[source] for source in self._accounts.sources["vae"].values()}
-        return fingerprint(
-            self.checkpoint.path, tensors, [str(sorted(self._vae_config(self.latent_scale).items()))]
-        )
+        return fingerprint(self.checkpoint.path, tensors, [str(sorted(self._vae_config(self.latent_scale).items()))])
 
     def encode_pixels(self, vae: nn.Module, pixels: Tensor) -> Tensor:
         weight = next(vae.parameters())
@@ -223,9 +213,7 @@ class UnetFamily(ModelFamily):
             targets = self._text_targets(part, module)
             first = self.text_stems[part][0]
             return {
-                stem + target.name[len(first) :]: target.path
-                for stem in self.text_stems[part]
-                for target in targets
+                stem + target.name[len(first) :]: target.path for stem in self.text_stems[part] for target in targets
             }
         stems: dict[str, str] = {}
         for theirs, ours in self._names.modules.items():

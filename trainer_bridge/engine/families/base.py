@@ -83,9 +83,7 @@ class ModelFamily(ABC):
     zero_terminal_snr: bool
 
     @abstractmethod
-    def load(
-        self, parts: Collection[str], *, device: torch.device | str, dtype: torch.dtype
-    ) -> dict[str, nn.Module]:
+    def load(self, parts: Collection[str], *, device: torch.device | str, dtype: torch.dtype) -> dict[str, nn.Module]:
         """Return networks out of `unet`, `vae`, `te1`, `te2`, frozen, in evaluation mode.
 
         Raises:

@@ -83,7 +83,8 @@ class SDXL(UnetFamily):
         numbers = [[*s.original[::-1], *s.crop[::-1], *s.target[::-1]] for s in sizes]
         return {
             "text_embeds": text.pooled.to(dtype),
-            "time_ids": torch.tensor(numbers, device=noisy.device, dtype=dtype),
+            # In bf16 sizes above 256 px would be rounded.
+            "time_ids": torch.tensor(numbers, device=noisy.device, dtype=torch.float32),
         }
 
     def _projected(self, part: str) -> bool:
