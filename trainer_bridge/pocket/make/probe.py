@@ -95,6 +95,7 @@ def train(pictures: int, steps: int, path: Path) -> None:
     temporary = path.with_suffix(".tmp")
     half = {k: v.half().contiguous() for k, v in mean.items()}
     save_file(half, str(temporary), metadata={"classes": json.dumps({k: list(v) for k, v in CLASSES.items()})})
+    temporary.chmod(0o644)
     temporary.replace(path)
 
 
