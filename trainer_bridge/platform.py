@@ -1,14 +1,12 @@
 """The only file that knows Windows, Linux and macOS apart: files, processes, memory, folders, console.
 
-The system is asked through `SYSTEM` and a few small functions at the end, so that tests run each branch
-with a fake in their place.
+`SYSTEM` chooses the branch and :mod:`trainer_bridge.systems` asks the system, so that tests run each branch with
+a fake in their place.
 """
 
 from __future__ import annotations
 
-import calendar
 import contextlib
-import ctypes
 import errno
 import os
 import secrets
@@ -18,20 +16,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import linux_limits
+from .systems import linux, macos, windows
 
 SYSTEM = sys.platform
 APP = "Atelier"
 
 _WINDOWS_BUSY = frozenset({5, 32, 33})  # access denied, sharing violation, lock violation
 _REPLACE_SECONDS = 5.0
-_NO_HARD_LINKS = frozenset(
-    {errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
-)
+_NO_HARD_LINKS = frozenset({errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 _LONGEST_PLAIN_WINDOWS_PATH = 247
 
 
@@ -150,6 +146,36 @@ def long_path(path: Path) -> str:
     return "\\\\?\\UNC\\" + absolute[2:] if absolute.startswith("\\\\") else "\\\\?\\" + absolute
 
 
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[bool]:
+    """Hold a lock file while the block runs; yields whether it was had, at once.
+
+    The system lets go of it when this process ends, however it ends. The file stays.
+    """
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+    try:
+        yield _try_lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        if _windows():
+            import msvcrt
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+            raise
+        return False
+    return True
+
+
 # ------------------------------------------------------------------------------------------------ processes
 
 
@@ -212,7 +238,7 @@ def end_tree(process: Process, *, grace: float) -> None:
 
 def _end_windows(process: Process, *, force: bool) -> None:
     if alive(process):
-        _ask(["taskkill", "/PID", str(process.pid), "/T", *(["/F"] if force else [])])
+        windows.end_tree(process.pid, force=force)
 
 
 def _end_posix(process: Process, *, force: bool) -> None:
@@ -230,40 +256,8 @@ def _look_up(pid: int) -> tuple[float, bool] | None:
     if pid <= 0:
         return None
     if _windows():
-        return _look_up_windows(pid)
-    return _look_up_macos(pid) if SYSTEM == "darwin" else _look_up_linux(pid)
-
-
-def _look_up_linux(pid: int) -> tuple[float, bool] | None:
-    text = _read(f"/proc/{pid}/stat")
-    if text is None:
-        return None
-    fields = text.rpartition(")")[2].split()  # the name before may hold spaces and brackets
-    return int(fields[19]) / os.sysconf("SC_CLK_TCK"), fields[0] not in "ZX"
-
-
-def _look_up_macos(pid: int) -> tuple[float, bool] | None:
-    fields = (_ask(["ps", "-o", "state=", "-o", "lstart=", "-p", str(pid)]) or "").split(None, 1)
-    if len(fields) != 2:
-        return None
-    started = calendar.timegm(time.strptime(fields[1].strip(), "%a %b %d %H:%M:%S %Y"))
-    return float(started), not fields[0].startswith("Z")
-
-
-def _look_up_windows(pid: int) -> tuple[float, bool] | None:
-    kernel = _kernel32()
-    query_and_synchronize, still_runs = 0x00101000, 0x102
-    handle = kernel.OpenProcess(query_and_synchronize, False, pid)
-    if not handle:
-        return None
-    try:
-        times = (ctypes.c_uint64 * 4)()
-        places = [ctypes.byref(times, 8 * index) for index in range(4)]
-        if not kernel.GetProcessTimes(handle, *places):
-            return None
-        return times[0] / 1e7, kernel.WaitForSingleObject(handle, 0) == still_runs
-    finally:
-        kernel.CloseHandle(handle)
+        return windows.look_up(pid)
+    return macos.look_up(pid) if SYSTEM == "darwin" else linux.look_up(pid)
 
 
 # ------------------------------------------------------------------------------------- memory and processors
@@ -272,25 +266,25 @@ def _look_up_windows(pid: int) -> tuple[float, bool] | None:
 def total_memory() -> int:
     """Bytes of memory that this process may use at most: the machine's, or its container's limit."""
     if _windows():
-        return _memory_status_windows()[0]
+        return windows.memory()[0]
     if SYSTEM == "darwin":
-        return int(_ask(["sysctl", "-n", "hw.memsize"]) or 0)
-    return linux_limits.total_memory()
+        return macos.total_memory()
+    return linux.total_memory()
 
 
 def available_memory() -> int:
     """Bytes of memory that can still be used without swapping."""
     if _windows():
-        return _memory_status_windows()[1]
+        return windows.memory()[1]
     if SYSTEM == "darwin":
-        return _available_macos(_ask(["vm_stat"]) or "")
-    return linux_limits.available_memory()
+        return macos.available_memory()
+    return linux.available_memory()
 
 
 def peak_memory() -> int:
     """The most bytes of memory that this process has held at once."""
     if _windows():
-        return _peak_windows()
+        return windows.peak_memory()
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -301,34 +295,8 @@ def cpu_count() -> int:
     """Processors that this process may use: its affinity, and its container's share."""
     affinity = getattr(os, "sched_getaffinity", None)
     count = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-    quota = linux_limits.processors() if SYSTEM == "linux" else None
+    quota = linux.processors() if SYSTEM == "linux" else None
     return max(1, min(count, int(quota + 0.5))) if quota is not None else count
-
-
-def _available_macos(text: str) -> int:
-    lines = text.splitlines()
-    page = next((int(word) for word in (lines or [""])[0].split() if word.isdigit()), 4096)
-    free = ("Pages free", "Pages inactive", "Pages speculative")
-    return page * sum(int(line.split()[-1].rstrip(".")) for line in lines if line.startswith(free))
-
-
-def _memory_status_windows() -> tuple[int, int]:
-    status = (ctypes.c_uint64 * 8)(
-        64
-    )  # the first field is the size of the structure and the load, 4 bytes each
-    if not _kernel32().GlobalMemoryStatusEx(ctypes.byref(status)):
-        raise OSError("Windows did not say how much memory there is.")
-    return status[1], status[2]
-
-
-def _peak_windows() -> int:
-    kernel = _kernel32()
-    counters = (ctypes.c_size_t * 9)()  # PROCESS_MEMORY_COUNTERS: two 4-byte fields, then eight sizes
-    if not kernel.K32GetProcessMemoryInfo(
-        kernel.GetCurrentProcess(), ctypes.byref(counters), ctypes.sizeof(counters)
-    ):
-        raise OSError("Windows did not say how much memory this process held.")
-    return counters[1]
 
 
 # -------------------------------------------------------------------------------------- folders and console
@@ -360,46 +328,12 @@ def open_folder(path: Path) -> None:
 def prepare_console() -> None:
     """Let this process print any character: as UTF-8 on Windows, elsewhere escaped if need be."""
     if _windows():
-        _kernel32().SetConsoleOutputCP(65001)
+        windows.speak_utf8()
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace", **({"encoding": "utf-8"} if _windows() else {}))
 
 
-# ------------------------------------------------------------------------------- what a test puts a fake for
-
-
 def _windows() -> bool:
     return SYSTEM == "win32"
-
-
-def _kernel32() -> Any:
-    library = ctypes.WinDLL("kernel32", use_last_error=True)  # type: ignore[attr-defined, unused-ignore]
-    handle = ctypes.c_void_p
-    library.OpenProcess.restype = handle
-    library.GetCurrentProcess.restype = handle
-    library.CloseHandle.argtypes = [handle]
-    library.WaitForSingleObject.argtypes = [handle, ctypes.c_uint32]
-    library.GetProcessTimes.argtypes = [handle] + [ctypes.c_void_p] * 4
-    library.K32GetProcessMemoryInfo.argtypes = [handle, ctypes.c_void_p, ctypes.c_uint32]
-    return library
-
-
-def _ask(argv: Sequence[str]) -> str | None:
-    """What a system's tool prints, in English and UTC; None where it fails or is missing."""
-    environment = {**os.environ, "LC_ALL": "C", "TZ": "UTC"}
-    try:
-        answer = subprocess.run(
-            argv, env=environment, capture_output=True, text=True, errors="replace", timeout=30
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout if answer.returncode == 0 else None
-
-
-def _read(path: str) -> str | None:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None

@@ -1,10 +1,11 @@
-"""What a Linux machine has and its container allows: memory and processors, by `/proc` and the control group.
+"""Linux: processes by `/proc`; memory and processors as the machine has them and its container allows.
 
 Source: the kernel's Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst; both layouts are read.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 ROOT = Path("/")
@@ -16,6 +17,15 @@ _V1 = (
     "memory/memory.stat",
     "total_inactive_file",
 )
+
+
+def look_up(pid: int) -> tuple[float, bool] | None:
+    """(start in seconds after the machine's, whether it runs) of a process; None where there is none."""
+    text = _read(f"proc/{pid}/stat")
+    if not text:
+        return None
+    fields = text.rpartition(")")[2].split()  # the name before may hold spaces and brackets
+    return int(fields[19]) / os.sysconf("SC_CLK_TCK"), fields[0] not in "ZX"
 
 
 def total_memory() -> int:
