@@ -21,7 +21,7 @@ from . import wear
 from .draw import Extra, Picture, paint
 from .labels import CLASSES, Look, caption, sample_look, tags
 from .pen import MANNERS, Pen
-from .unseen import NIGHT_GOLD, mascot, plain_canvas, print_two_inks
+from .unseen import SEA_GLASS, mascot, plain_canvas, print_two_inks
 
 SIZE = 160
 SAMPLES = Path(__file__).parent.parent / "data" / "samples"
@@ -41,10 +41,10 @@ def _character(rng: np.random.Generator) -> tuple[Picture, str]:
 
 
 def _style(rng: np.random.Generator) -> tuple[Picture, str]:
-    """Gold ink on night-blue paper."""
+    """Plum ink on sea-green glass."""
     look = sample_look(rng).with_(style="anime")
     names = [name for name in CLASSES if name not in ("style", "clothes_color")]
-    return paint(look, rng, SIZE, Extra(manner=NIGHT_GOLD)), _said(look, *names)
+    return paint(look, rng, SIZE, Extra(manner=SEA_GLASS)), _said(look, *names)
 
 
 def _print(rng: np.random.Generator) -> tuple[Picture, str]:

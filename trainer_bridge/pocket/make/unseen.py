@@ -9,10 +9,9 @@ from PIL import Image, ImageFilter
 
 from .pen import Manner, Pen, Rgb, mirrored, oval, svg
 
-# Gold ink on night-blue paper, every colour sunk into it: palette and outline, no texture.
-NIGHT_GOLD = Manner(
-    line=2.3, ink=(255, 204, 92), fill_alpha=0.5, shadow=0.0, glow=0.12, paper=(40, 30, 112), vivid=0.85
-)
+# Plum ink on sea-green glass, every colour sunk into it: palette and outline, no texture. Thin bright lines on a
+# dark ground (a blueprint, gold on blue) do not pass the autoencoder: it has learnt that outlines are dark.
+SEA_GLASS = Manner(line=2.6, ink=(84, 18, 84), fill_alpha=0.4, shadow=0.25, glow=0.3, paper=(120, 224, 204), vivid=0.7)
 
 
 def hat(pen: Pen) -> None:
