@@ -48,8 +48,7 @@ def empty_text_encoder(config: Mapping[str, Any], *, projected: bool) -> nn.Modu
     from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
 
     with torch.device("meta"):
-        made = (CLIPTextModelWithProjection if projected else CLIPTextModel)(CLIPTextConfig(**config))
-    return made
+        return (CLIPTextModelWithProjection if projected else CLIPTextModel)(CLIPTextConfig(**config))
 
 
 def text_body(module: nn.Module) -> str:

@@ -47,10 +47,22 @@ class Accounts:
 
 #: Tensors that the original programs store beside the networks.
 _SCHEDULE = (
-    "betas alphas_cumprod alphas_cumprod_prev sqrt_alphas_cumprod sqrt_one_minus_alphas_cumprod"
-    " log_one_minus_alphas_cumprod sqrt_recip_alphas_cumprod sqrt_recipm1_alphas_cumprod posterior_variance"
-    " posterior_log_variance_clipped posterior_mean_coef1 posterior_mean_coef2 lvlb_weights logvar denoiser.sigmas"
-).split()
+    "betas",
+    "alphas_cumprod",
+    "alphas_cumprod_prev",
+    "sqrt_alphas_cumprod",
+    "sqrt_one_minus_alphas_cumprod",
+    "log_one_minus_alphas_cumprod",
+    "sqrt_recip_alphas_cumprod",
+    "sqrt_recipm1_alphas_cumprod",
+    "posterior_variance",
+    "posterior_log_variance_clipped",
+    "posterior_mean_coef1",
+    "posterior_mean_coef2",
+    "lvlb_weights",
+    "logvar",
+    "denoiser.sigmas",
+)
 _BESIDE: Mapping[str, str] = MappingProxyType(
     dict.fromkeys(_SCHEDULE, "the noise schedule, which is computed")
     | {

@@ -225,6 +225,6 @@ def _odd(part: str, why: str) -> UserError:
 
 def _unsaid(part: str) -> UserError:
     return UserError(
-        f"The {part} in the checkpoint has an unusual size, and its header does not say how many attention heads it has.",
+        f"The {part} in the checkpoint has an unusual size, and its header does not say how many heads it has.",
         "Get it from its maker with `atelier.config` in its header, or choose a checkpoint of the usual size.",
     )
