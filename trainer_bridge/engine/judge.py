@@ -1,8 +1,8 @@
 """Watches the loss: stops a run that has broken, and never one that is merely noisy.
 
 The loss of single steps says little: it depends on the timestep far more than on what was learnt. So averages
-are judged, against two bounds. A run has *blown up* when ten losses in a row average more than ten times what
-drawing nothing at all would cost (noise has variance 1, so about 1) or what the first steps cost, whichever
+are judged, against two bounds. A run has *blown up* when ten losses in a row average more than thirty times
+what drawing nothing at all would cost (noise has variance 1, so about 1) or what the first two steps cost, whichever
 is more. It *diverges* when its average over about fifty steps stays above three times the best that it had,
 for thirty steps on end.
 """
@@ -16,10 +16,10 @@ from typing import Any
 
 _WINDOW = 50
 _RECENT = 10
-_BLOWN_UP = 10.0
+_BLOWN_UP = 30.0
 _DIVERGED = 3.0
 _PATIENCE = 30
-_CALM = 1.5
+_CALM = 2.0
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Judge:
         average: exponential average over about fifty steps, started as a plain one.
         best: lowest average after fifty steps; None before.
         bad: steps on end that the average was too high.
-        first: average of the first ten losses.
+        first: the larger of the first two losses.
         recent: the last ten losses.
     """
 
@@ -57,8 +57,8 @@ class Judge:
         self.steps += 1
         self.average += (loss - self.average) / min(self.steps, _WINDOW)
         self.recent = [*self.recent[1 - _RECENT :], loss]
-        if self.steps == 1:
-            self.first = loss
+        if self.steps <= 2:
+            self.first = max(self.first, loss)
         if self.steps >= _WINDOW:
             self.best = self.average if self.best is None else min(self.best, self.average)
             self.bad = self.bad + 1 if self.average > _DIVERGED * self.best else 0

@@ -11,6 +11,7 @@ import re
 import sys
 from pathlib import Path
 
+from .. import environment
 from ..errors import EXIT_FAILED, RunStopped
 from ..events import EventWriter, read_events
 from ..spec import read_spec
@@ -44,9 +45,10 @@ def run(folder: Path) -> int:
         control = Control(folder)
         control.listen()
         progress.phase("preparing")
-        from .loop import train
+        with environment.lease():
+            from .loop import train
 
-        return train(folder, spec, progress, control)
+            return train(folder, spec, progress, control)
     except RunStopped as stopped:
         events.write("stopped", step=progress.step, path=None)
         return stopped.exit_code

@@ -28,6 +28,8 @@ from .. import platform
 _NAME = re.compile(r"(\d{8})-([0-9a-f]{64})\.safetensors")
 _LOOP = "atelier.loop"
 _KEPT = 2
+#: What :func:`platform.write_atomic` leaves when it is killed; nobody else writes here.
+_HALF_WRITTEN = ".atelier-*.tmp"
 #: A state is due this many seconds after the last, or when saving would cost less than this share of the
 #: time.
 _SECONDS = 20.0
@@ -60,7 +62,7 @@ def save_state(folder: Path, state: State) -> None:
     data = dump_tensors(tensors, metadata={_LOOP: json.dumps(dict(state.loop), sort_keys=True)})
     digest = hashlib.sha256(data).hexdigest()
     platform.write_atomic(folder / f"{state.step:08d}-{digest}.safetensors", data)
-    for old in _files(folder)[_KEPT:]:
+    for old in [*_files(folder)[_KEPT:], *folder.glob(_HALF_WRITTEN)]:
         old.unlink(missing_ok=True)
 
 
