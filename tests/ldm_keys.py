@@ -38,9 +38,7 @@ class UNet:
         widths, at, width = [self.channels], 1, self.channels
         for level, multiple in enumerate(self.multiples):
             for _ in range(self.layers):
-                yield from self._layer(
-                    f"input_blocks.{at}", width, multiple * self.channels, self.depth[level]
-                )
+                yield from self._layer(f"input_blocks.{at}", width, multiple * self.channels, self.depth[level])
                 width = multiple * self.channels
                 widths.append(width)
                 at += 1

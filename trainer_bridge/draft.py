@@ -113,15 +113,11 @@ def _check_answers(answers: Answers, dataset: DatasetFacts) -> dict[str, str]:
     if answers.type not in TYPES:
         errors["type"] = f"What to teach cannot be {answers.type!r}. Choose one of {', '.join(TYPES)}."
     if not answers.base.trainable:
-        errors["base"] = (
-            f"{answers.base.path.name} ({answers.base.title}) cannot be trained: {answers.base.reason}."
-        )
+        errors["base"] = f"{answers.base.path.name} ({answers.base.title}) cannot be trained: {answers.base.reason}."
     if dataset.count < limits.MIN_PICTURES:
         counted = {0: "There is no usable picture", 1: "There is one usable picture"}
         found = counted.get(dataset.count, f"There are {dataset.count} usable pictures")
-        errors["images"] = (
-            f"{found}; at least {limits.MIN_PICTURES} are needed. Add some: 15 to 40 work best."
-        )
+        errors["images"] = f"{found}; at least {limits.MIN_PICTURES} are needed. Add some: 15 to 40 work best."
     return errors
 
 
@@ -142,9 +138,7 @@ def _check_device(values: Mapping[str, Value], device: DeviceFacts | None) -> di
     precision = values["mixed_precision"]
     if precision == "fp16" and device.kind == "cpu":
         choose = "bf16 or no" if device.bf16 else "no"
-        return {
-            "mixed_precision": f"A CPU cannot train in fp16: it has no fast units for it. Choose {choose}."
-        }
+        return {"mixed_precision": f"A CPU cannot train in fp16: it has no fast units for it. Choose {choose}."}
     if precision == "bf16" and not device.bf16:
         other = "no" if device.kind == "cpu" else "fp16 or no"
         return {"mixed_precision": f"{device.name} cannot compute in bf16. Choose {other}."}
@@ -186,6 +180,5 @@ def sample_prompts(
     count = int(values["sample_count"]) if int(values["sample_every_n_epochs"]) else 0
     seed = int(values["seed"])
     return tuple(
-        SamplePrompt(found[index % len(found)], "", seed + index // len(found), side, side)
-        for index in range(count)
+        SamplePrompt(found[index % len(found)], "", seed + index // len(found), side, side) for index in range(count)
     )

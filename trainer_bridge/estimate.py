@@ -64,9 +64,7 @@ def peak_memory(work: Workload, settings: Mapping[str, Value], cells: float, kin
     half = settings["mixed_precision"] != "no"
     trains_text = settings["network_train_unet_only"] is False
     frozen = work.parameters + (work.text_parameters if trains_text else 0)
-    lora = int(settings["network_dim"]) * (
-        work.lora_per_rank + (work.text_lora_per_rank if trains_text else 0)
-    )
+    lora = int(settings["network_dim"]) * (work.lora_per_rank + (work.text_lora_per_rank if trains_text else 0))
     lora += int(settings["conv_dim"]) * work.conv_per_rank
     size = 2 if half else 4
     kept = work.outputs_per_cell * cells * int(settings["train_batch_size"]) * size
@@ -92,9 +90,7 @@ def run_operations(
     latents = work.encode_per_cell * sum(cells)
     every = int(settings["sample_every_n_epochs"])
     rounds = 1 + epochs // every if every else 0  # the base's own pictures are drawn once
-    picture = (
-        2 * int(settings["sample_steps"]) * work.forward(sample_cells) + work.decode_per_cell * sample_cells
-    )
+    picture = 2 * int(settings["sample_steps"]) * work.forward(sample_cells) + work.decode_per_cell * sample_cells
     return steps + latents + rounds * int(settings["sample_count"]) * picture
 
 

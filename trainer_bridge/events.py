@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .limits import MAX_EVENT_BYTES
 
@@ -24,7 +24,18 @@ TYPES: dict[str, tuple[str, ...]] = {
     "plan": ("plan",),
     "note": ("text",),
     "left_out": ("picture", "reason"),
-    "step": ("step", "total", "epoch", "epochs", "loss", "loss_avg", "lr", "seconds_per_step", "eta", "memory"),
+    "step": (
+        "step",
+        "total",
+        "epoch",
+        "epochs",
+        "loss",
+        "loss_avg",
+        "lr",
+        "seconds_per_step",
+        "eta",
+        "memory",
+    ),
     "sample": ("path", "epoch", "prompt_index", "step"),
     "epoch_saved": ("path", "epoch", "step"),
     "state_saved": ("step",),
@@ -46,19 +57,27 @@ class EventWriter:
     def __init__(self, path: Path) -> None:
         _end_torn_line(path)
         self._file = path.open("ab", buffering=0)
+        self._torn = False
 
     def write(self, type_: str, /, **fields: Any) -> None:
         """Append one event.
 
         Raises:
-            ValueError: an unknown type or key: a bug of the caller.
+            ValueError: an unknown type or key, or more than a line may hold: a bug of the caller.
+            OSError: it could not be written whole; the next one begins on a line of its own.
         """
-        unknown = set(fields) - set(TYPES[type_])
-        if unknown:
+        unknown = set(fields) - set(TYPES.get(type_, ()))
+        if type_ not in TYPES or unknown:
             raise ValueError(f"event {type_} has no {sorted(unknown)}")
         event = {"v": VERSION, "t": round(time.time(), 3), "type": type_, **_finite(fields)}
-        line = json.dumps(event, ensure_ascii=True, separators=(",", ":"))
-        self._file.write(line.encode() + b"\n")
+        line = json.dumps(event, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
+        if len(line) > MAX_EVENT_BYTES:
+            raise ValueError(f"event {type_} has {len(line)} bytes, which no reader takes")
+        rest = memoryview(b"\n" + line if self._torn else line)
+        self._torn = True
+        while rest:  # an unbuffered file may take a part: on a full disk the next write says so
+            rest = rest[self._file.write(rest) :]
+        self._torn = False
 
     def close(self) -> None:
         self._file.close()
@@ -67,8 +86,8 @@ class EventWriter:
 def read_events(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
     """Yield each complete event from byte `offset` on, with the offset behind it.
 
-    Lines that are broken or too long are passed over: a run killed in the middle of a write must not hide what
-    came before and after.
+    Lines that are broken or too long are passed over: a run killed in the middle of a write must not hide
+    what came before and after.
     """
     try:
         file = path.open("rb")
@@ -76,21 +95,30 @@ def read_events(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], i
         return
     with file:
         file.seek(offset)
-        for line in file:
-            if not line.endswith(b"\n"):
-                return
-            offset += len(line)
+        for size, line in _lines(file):
+            offset += size
             event = _parse(line)
             if event is not None:
                 yield event, offset
 
 
+def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Yield the size of each complete line and the line; an empty one for a line that is too long."""
+    while True:
+        line = file.readline(MAX_EVENT_BYTES)
+        size = len(line)
+        while line and not line.endswith(b"\n"):
+            line = file.readline(MAX_EVENT_BYTES)
+            size += len(line)
+        if not line:
+            return
+        yield size, line if size == len(line) else b""
+
+
 def _parse(line: bytes) -> dict[str, Any] | None:
-    if len(line) > MAX_EVENT_BYTES:
-        return None
     try:
-        event = json.loads(line)
-    except ValueError:
+        event = json.loads(line, parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
         return None
     if not isinstance(event, dict) or not isinstance(event.get("type"), str):
         return None

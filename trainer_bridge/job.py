@@ -15,8 +15,9 @@
         |           +--> stopped
         +--> failed, stopped
 
-A run is `preparing` while its pictures are read, `queued` until a trainer starts, `interrupted` when its trainer
-died without a word (power, kill, crash): like `stopped` and `failed` it can be resumed. `done` is final.
+A run is `preparing` while its pictures are read, `queued` until a trainer starts, `interrupted` when its
+trainer died without a word (power, kill, crash): like `stopped` and `failed` it can be resumed. `done` is
+final.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class IllegalTransition(ValueError):
 
 def check_transition(old: str, new: str) -> None:
     """Raise :class:`IllegalTransition` unless `new` may follow `old`."""
-    if new not in TRANSITIONS[old]:
+    if new not in TRANSITIONS.get(old, frozenset()):
         raise IllegalTransition(f"a run cannot go from {old} to {new}")
 
 
@@ -62,7 +63,7 @@ _DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
 def new_id(now: float | None = None) -> str:
-    """Return a short id that sorts by time and cannot be guessed: 8 digits of milliseconds, 8 of chance.
+    """Return a short id that sorts by time and cannot be guessed: 9 digits of milliseconds, 7 of chance.
 
     The alphabet is Crockford's base 32 in lower case, so that ids are safe as file names everywhere.
     """

@@ -77,11 +77,7 @@ def _rank(header: Header) -> int | None:
         for pattern, dimension in _RANKS:
             if len(tensor.shape) > dimension and pattern.search(name):
                 counted[tensor.shape[dimension]] += 1
-    return (
-        counted.most_common(1)[0][0]
-        if counted
-        else int(_number(header.metadata, "ss_network_dim") or 0) or None
-    )
+    return counted.most_common(1)[0][0] if counted else int(_number(header.metadata, "ss_network_dim") or 0) or None
 
 
 def _alpha(header: Header) -> float | None:

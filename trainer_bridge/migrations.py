@@ -10,7 +10,6 @@ from typing import Any
 
 from .errors import UserError
 
-
 #: version -> the function that lifts it by one. Version 1 is the first, so there is nothing to lift yet.
 STEPS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 

@@ -24,12 +24,8 @@ KEY = "atelier.config"
 EXTRAS: Mapping[str, fields.Field] = {
     extra.name: extra
     for extra in (
-        fields.Field(
-            "views", "int", 2000, "schedule", "Views", "Pictures that a run shows in all.", 1, 1_000_000
-        ),
-        fields.Field(
-            "alpha_share", "float", 0.5, "network", "Alpha", "Alpha as a share of the rank.", 0.01, 8.0
-        ),
+        fields.Field("views", "int", 2000, "schedule", "Views", "Pictures that a run shows in all.", 1, 1_000_000),
+        fields.Field("alpha_share", "float", 0.5, "network", "Alpha", "Alpha as a share of the rank.", 0.01, 8.0),
     )
 }
 
@@ -109,6 +105,4 @@ def _no_constant(text: str) -> None:
 
 
 def _wrong(header: Header, fault: str) -> UserError:
-    return UserError(
-        f"The configuration ({KEY}) in {header.path.name} {fault}.", "Get the file again from its maker."
-    )
+    return UserError(f"The configuration ({KEY}) in {header.path.name} {fault}.", "Get the file again from its maker.")

@@ -55,14 +55,10 @@ def read(header: Header, weights: Weights, family: Family, config: Mapping[str, 
     if family.objective != "ddpm":
         return Prediction(None, "", False)
     kind, source = _type(header, weights, family, config)
-    return Prediction(
-        kind, source, kind == VELOCITY and _zero_terminal(header, weights, family, config, source)
-    )
+    return Prediction(kind, source, kind == VELOCITY and _zero_terminal(header, weights, family, config, source))
 
 
-def _type(
-    header: Header, weights: Weights, family: Family, config: Mapping[str, Any] | None
-) -> tuple[str, str]:
+def _type(header: Header, weights: Weights, family: Family, config: Mapping[str, Any] | None) -> tuple[str, str]:
     if config and "prediction_type" in config:
         return str(config["prediction_type"]), "its own configuration"
     if "v_pred" in weights:

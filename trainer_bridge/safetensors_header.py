@@ -112,9 +112,7 @@ def read_numbers(header: Header, name: str, *, at_most: int = 4096) -> tuple[flo
     except OSError as error:
         raise _cannot_read(header.path, error) from None
     if len(data) != tensor.end - tensor.start:
-        raise UserError(
-            f"{header.path.name} was changed while it was read.", "Try again once it is complete."
-        )
+        raise UserError(f"{header.path.name} was changed while it was read.", "Try again once it is complete.")
     if tensor.dtype == "BF16":  # the upper half of a float32
         data = b"".join(b"\0\0" + data[at : at + 2] for at in range(0, len(data), 2))
     code = {"F16": "e", "F64": "d"}.get(tensor.dtype, "f")
@@ -147,9 +145,7 @@ def _header_length(path: Path, start: bytes, size: int) -> int:
     if len(start) < 9 or start[8:9] != b"{" or length > limits.MAX_HEADER_BYTES:
         _say_what_it_is(path, start, size)
     if 8 + length > size:
-        raise UserError(
-            f"{path.name} is cut off: its header alone has {length} bytes, the file {size}.", _AGAIN
-        )
+        raise UserError(f"{path.name} is cut off: its header alone has {length} bytes, the file {size}.", _AGAIN)
     return length
 
 
@@ -164,20 +160,14 @@ def _say_what_it_is(path: Path, start: bytes, size: int) -> NoReturn:
             "Choose the original .safetensors checkpoint.",
         )
     if start.startswith(b"version https://git-lfs"):
-        raise UserError(
-            f"{path.name} is a pointer of Git LFS, not the model.", "Fetch it with `git lfs pull`."
-        )
+        raise UserError(f"{path.name} is a pointer of Git LFS, not the model.", "Fetch it with `git lfs pull`.")
     if start.lstrip()[:1] == b"<":
         raise UserError(
             f"{path.name} is a web page that was saved in place of the model.",
             "Download it again, logged in where the site asks for it.",
         )
     pickled = start[:1] == b"\x80" and 2 <= start[1] <= 5 if len(start) > 1 else False
-    if (
-        start.startswith(b"PK\x03\x04")
-        or pickled
-        or path.suffix.lower() in (".ckpt", ".pt", ".pth", ".bin", ".pkl")
-    ):
+    if start.startswith(b"PK\x03\x04") or pickled or path.suffix.lower() in (".ckpt", ".pt", ".pth", ".bin", ".pkl"):
         raise UserError(f"{path.name} {_PICKLE}", _CONVERT)
     if len(start) < 9:
         raise UserError(f"{path.name} is cut off: it has {size} bytes.", _AGAIN)
@@ -189,10 +179,7 @@ def _say_what_it_is(path: Path, start: bytes, size: int) -> NoReturn:
 
 def _parse(path: Path, text: bytes) -> dict[str, Any]:
     # Counted before parsing, since a few MB of brackets become gigabytes of objects.
-    if (
-        text.count(b"[") + text.count(b"{") > limits.MAX_HEADER_MARKS
-        or text.count(b":") > limits.MAX_HEADER_MARKS
-    ):
+    if text.count(b"[") + text.count(b"{") > limits.MAX_HEADER_MARKS or text.count(b":") > limits.MAX_HEADER_MARKS:
         _refuse(path, "has a header that is larger than any model's")
     if text.count(b",") > 4 * limits.MAX_HEADER_MARKS:
         _refuse(path, "has a header that is larger than any model's")
@@ -285,9 +272,7 @@ def _check_places(path: Path, tensors: Mapping[str, Tensor], data_start: int, si
     if at > size:
         raise UserError(f"{path.name} is cut off: {at - size} of {at} bytes are missing.", _AGAIN)
     if at < size:
-        raise UserError(
-            f"{path.name} has {size - at} bytes more than its header tells of: it is damaged.", _AGAIN
-        )
+        raise UserError(f"{path.name} has {size - at} bytes more than its header tells of: it is damaged.", _AGAIN)
 
 
 def _short(text: str) -> str:
@@ -295,9 +280,7 @@ def _short(text: str) -> str:
 
 
 def _refuse(path: Path, fault: str) -> NoReturn:
-    raise UserError(
-        f"{path.name} {fault}.", "Download or copy it again; if that does not help, the file is broken."
-    )
+    raise UserError(f"{path.name} {fault}.", "Download or copy it again; if that does not help, the file is broken.")
 
 
 def _cannot_read(path: Path, error: Exception) -> UserError:

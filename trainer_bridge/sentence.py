@@ -12,9 +12,7 @@ from .fields import Value
 _GB = 1 << 30
 
 
-def of(
-    base: Checkpoint, type_: str, pictures: int, values: Mapping[str, Value], cost: Estimate | None
-) -> str:
+def of(base: Checkpoint, type_: str, pictures: int, values: Mapping[str, Value], cost: Estimate | None) -> str:
     """Return e.g. SD1.5 character, 24 pictures, 1 920 steps at 512 px: about 11 minutes, 5.2 of 12 GB."""
     family = FAMILIES.get(base.family or "")
     what = f"{family.short if family else base.title} {type_}"
@@ -24,11 +22,7 @@ def of(
     head = f"{what}, {shown}, {length} at {values['resolution']} px: "
     if cost is None:
         return head.removesuffix(": ") + "."
-    time = (
-        "the time is known after the first minute"
-        if cost.seconds is None
-        else f"about {duration(cost.seconds)}"
-    )
+    time = "the time is known after the first minute" if cost.seconds is None else f"about {duration(cost.seconds)}"
     if cost.available is None:
         return f"{head}{time}, about {gigabytes(cost.memory)} GB."
     memory = f"{gigabytes(cost.memory)} of {round(cost.available / _GB)} GB"

@@ -167,9 +167,7 @@ class Settled:
         if device is None:
             self.put("mixed_precision", "no", "fp32 works everywhere; the machine has not been measured yet.")
         elif device.bf16_is_fast:
-            self.put(
-                "mixed_precision", "bf16", f"{device.name} is fast in bf16, which needs half the memory."
-            )
+            self.put("mixed_precision", "bf16", f"{device.name} is fast in bf16, which needs half the memory.")
         elif device.kind == "cuda" and device.matrix.get("fp16", 0.0) > 1.2 * device.matrix.get("no", 0.0):
             self.put("mixed_precision", "fp16", f"{device.name} has no fast bf16 but is fast in fp16.")
         else:
@@ -182,9 +180,7 @@ class Settled:
         if self._device is None:
             self.put("gradient_checkpointing", False, "Faster; it is turned on when memory runs short.")
         elif not self._fits():
-            self.put(
-                "gradient_checkpointing", True, "Without it the run would need more memory than there is."
-            )
+            self.put("gradient_checkpointing", True, "Without it the run would need more memory than there is.")
         if "train_batch_size" in self._overrides or self._fits():
             return
         batch, parts = int(self.values["train_batch_size"]), int(self.values["gradient_accumulation_steps"])
@@ -194,9 +190,7 @@ class Settled:
             self.reasons["train_batch_size"] = "As many pictures at once as fit in memory."
             if "gradient_accumulation_steps" not in self._overrides:
                 self.values["gradient_accumulation_steps"] = parts
-                self.reasons["gradient_accumulation_steps"] = (
-                    "Several small batches make up the step that was wanted."
-                )
+                self.reasons["gradient_accumulation_steps"] = "Several small batches make up the step that was wanted."
 
     def _fits(self) -> bool:
         if self._device is None or self._base.workload is None:
@@ -243,9 +237,7 @@ class Settled:
             self.put("lr_warmup_steps", 0, "A constant learning rate has no warm-up.")
         else:
             warmup = min(100, int(self.values["max_train_steps"]) // 20)
-            self.put(
-                "lr_warmup_steps", warmup, "A gentle start: the first steps know little of the pictures."
-            )
+            self.put("lr_warmup_steps", warmup, "A gentle start: the first steps know little of the pictures.")
 
     def _batches(self) -> int:
         """Return the batches of an epoch: each bucket fills its own."""
@@ -266,11 +258,7 @@ class Settled:
     def choose_saves(self) -> None:
         """One save and one round of samples an epoch, but not endlessly many."""
         every = math.ceil(self._epochs / _SAVES)
-        why = (
-            "Each epoch, to choose from afterwards."
-            if every == 1
-            else f"{self._epochs} saves would be too many."
-        )
+        why = "Each epoch, to choose from afterwards." if every == 1 else f"{self._epochs} saves would be too many."
         self.put("save_every_n_epochs", every, why)
         why = "Each epoch, to see it learn." if every == 1 else "As often as the LoRA is saved."
         self.put("sample_every_n_epochs", every, why)
@@ -294,9 +282,7 @@ class Settled:
         seconds = None
         if device is not None:
             side = self._base.native_size
-            operations = estimate.run_operations(
-                work, self.values, self._cells(), side * side / 64, self._epochs
-            )
+            operations = estimate.run_operations(work, self.values, self._cells(), side * side / 64, self._epochs)
             key = estimate.speed_key(self._base.family or "", work)
             seconds = estimate.seconds(operations, device, self.values, key)
         self.estimate = Estimate(self._peak(), device.memory if device else None, seconds)

@@ -77,6 +77,4 @@ def _carried(tensors: Mapping[str, Tensor], prefix: str) -> bool:
 def _fits(shape: tuple[int, ...], wanted: Shape | None) -> bool:
     if wanted is None:
         return True
-    return len(shape) == len(wanted) and all(
-        want in (None, size) for size, want in zip(shape, wanted, strict=True)
-    )
+    return len(shape) == len(wanted) and all(want in (None, size) for size, want in zip(shape, wanted, strict=True))

@@ -18,6 +18,8 @@ from .errors import UserError
 
 VERSION = 1
 
+_MAX_SAMPLES = 64
+
 TYPES: tuple[str, ...] = ("character", "style", "pose", "outfit")
 
 
@@ -38,6 +40,15 @@ class BaseFile:
     mtime_ns: int
     family: str
     prediction_type: str = "epsilon"
+
+    def __post_init__(self) -> None:
+        numbers, texts = (self.size, self.mtime_ns), (self.path, self.family)
+        if not all(type(number) is int and number >= 0 for number in numbers) or not all(
+            isinstance(text, str) and text for text in texts
+        ):
+            raise UserError("The job does not say which base it is for.", "Make the job anew.")
+        if self.prediction_type not in ("epsilon", "v_prediction"):
+            raise UserError("The job's base predicts what no base does.", "Make the job anew.")
 
 
 @dataclass(frozen=True)
@@ -97,17 +108,21 @@ class JobSpec:
         if wrong:
             name, sentence = next(iter(wrong.items()))
             raise UserError(f"{name}: {sentence}")
+        if not isinstance(self.out_dir, str) or not self.out_dir:
+            raise UserError("The job does not say where the LoRA goes.", "Make the job anew.")
+        if len(self.sample_prompts) > _MAX_SAMPLES:
+            raise UserError("The job has too many sample prompts.", f"Use at most {_MAX_SAMPLES}.")
         for prompt in self.sample_prompts:
             _check_prompt(prompt)
         object.__setattr__(self, "settings", MappingProxyType({f.name: values[f.name] for f in fields.FIELDS}))
 
     def to_json(self) -> str:
-        """Return the text of `spec.json`."""
+        """Return the text of `spec.json`, in ASCII: paths of any bytes survive it, and any console shows it."""
         data = {key: value for key, value in self.__dict__.items() if key not in ("settings", "base", "sample_prompts")}
         data["base"] = asdict(self.base)
         data["settings"] = dict(self.settings)
         data["sample_prompts"] = [asdict(prompt) for prompt in self.sample_prompts]
-        return json.dumps(data, indent=2, ensure_ascii=False, sort_keys=True)
+        return json.dumps(data, indent=2, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> JobSpec:
@@ -141,15 +156,18 @@ class JobSpec:
 
 
 #: Names that Windows keeps for devices: a file of that name cannot be made there.
-_RESERVED = frozenset({"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)})
+_RESERVED = frozenset(
+    {"con", "prn", "aux", "nul", "conin$", "conout$"}
+    | {f"{port}{n}" for port in ("com", "lpt") for n in "123456789\u00b9\u00b2\u00b3"}
+)
 _FORBIDDEN = frozenset('/\\:*?"<>|')
 
 
 def check_name(name: object) -> str:
     """Return `name` if a LoRA may be called so.
 
-    The host's prompt syntax is `<lora:name:weight>`, and AUTOMATIC1111 cuts at the first dot of some keys, hence
-    no colon, no angle brackets and no comma beside what file systems refuse.
+    The host's prompt syntax is `<lora:name:weight>`, and AUTOMATIC1111 cuts at the first dot of some keys,
+    hence no colon, no angle brackets and no comma beside what file systems refuse.
 
     Raises:
         UserError: why not.
@@ -162,9 +180,11 @@ def check_name(name: object) -> str:
         raise UserError("The name is too long.", f"Use at most {limits.MAX_NAME_CHARS} characters.")
     bad = sorted({char for char in name if char in _FORBIDDEN or char == "," or not char.isprintable()})
     if bad:
-        raise UserError(f"The name contains {' '.join(map(repr, bad))}.", "Use letters, digits, blanks, - and _.")
+        raise UserError(f"The name contains {' '.join(map(repr, bad[:8]))}.", "Use letters, digits, blanks, - and _.")
     if name.startswith(".") or name.endswith(".") or ".." in name or PurePath(name).name != name:
-        raise UserError("The name cannot begin or end with a dot.", "Use letters, digits, blanks, - and _.")
+        raise UserError(
+            "The name begins or ends with a dot or has two in a row.", "Use letters, digits, blanks, - and _."
+        )
     if not any(char.isalnum() for char in name):
         raise UserError("The name has no letter or digit.", "Use letters, digits, blanks, - and _.")
     if name.split(".")[0].strip().lower() in _RESERVED:
@@ -196,9 +216,12 @@ def read_spec(job_folder: Path) -> JobSpec:
         UserError: it is missing or not a job.
     """
     try:
-        text = (job_folder / "spec.json").read_text(encoding="utf-8")
+        with (job_folder / "spec.json").open("rb") as file:
+            text = file.read(limits.MAX_JSON_BYTES + 1).decode("utf-8", "replace")
     except OSError:
-        raise UserError(f"There is no job in {job_folder}.", "`python -m trainer_bridge list` shows all jobs.") from None
+        raise UserError(
+            f"There is no job in {job_folder}.", "`python -m trainer_bridge list` shows all jobs."
+        ) from None
     return JobSpec.from_json(text)
 
 
@@ -214,7 +237,7 @@ def _check_prompt(prompt: SamplePrompt) -> None:
         if not isinstance(text, str) or len(text) > limits.MAX_PROMPT_CHARS:
             raise UserError("A sample prompt is too long.", f"Use at most {limits.MAX_PROMPT_CHARS} characters.")
     for side in (prompt.width, prompt.height):
-        if not isinstance(side, int) or side % 8 or not 64 <= side <= 2048:
-            raise UserError(f"A sample picture cannot be {side} px wide or high.", "Use multiples of 8 from 64 to 2048.")
-    if not isinstance(prompt.seed, int) or not 0 <= prompt.seed < 2**63:
+        if type(side) is not int or side % 8 or not 64 <= side <= 2048:
+            raise UserError("A sample picture has a side that cannot be.", "Use multiples of 8 from 64 to 2048.")
+    if type(prompt.seed) is not int or not 0 <= prompt.seed < 2**63:
         raise UserError("A sample seed is not a whole number from 0 on.", "Use for instance 42.")

@@ -77,9 +77,7 @@ class _UnetLevels:
         self._out = self._number(weights, "output_blocks", self._deepest, re.compile(r"\d\.conv\.weight"), -1)
 
     @staticmethod
-    def _number(
-        weights: Weights, part: str, level: int, turn: re.Pattern[str], change: int
-    ) -> dict[str, int]:
+    def _number(weights: Weights, part: str, level: int, turn: re.Pattern[str], change: int) -> dict[str, int]:
         """Number the blocks of a part: a block with a weight named `turn` is the first at the next level."""
         blocks: dict[int, bool] = {}
         for name in weights:
@@ -148,9 +146,7 @@ def _count_vae(count: dict[str, float], name: str, shape: tuple[int, ...]) -> No
     else:
         outer = rest.startswith("conv_in") if part == "encoder" else rest.startswith("conv_out")
         level = 0 if outer else _VAE_DEEPEST
-    count["encode_per_cell" if part == "encoder" else "decode_per_cell"] += (
-        2 * math.prod(shape) * 4.0 ** (3 - level)
-    )
+    count["encode_per_cell" if part == "encoder" else "decode_per_cell"] += 2 * math.prod(shape) * 4.0 ** (3 - level)
 
 
 def _count_text(count: dict[str, float], name: str, shape: tuple[int, ...]) -> None:

@@ -54,10 +54,7 @@ def test_small_layouts_of_the_same_families_are_told_too(tmp_path: Path) -> None
     assert look(tmp_path, {**replace(TINY, linear=True).shapes(), **SD2_PARTS}).family == "sd2"
     small = UNet(8, (1, 2, 4), 2, (0, 2, 10), 10, 16, True, 64)
     assert look(tmp_path, {**small.shapes(), **SDXL_PARTS}).trainable
-    assert (
-        look(tmp_path, UNet(8, (1, 2, 4, 4), 2, (0, 4, 4, 0), 4, 16, True, 56).shapes()).family
-        == "sdxl_refiner"
-    )
+    assert look(tmp_path, UNet(8, (1, 2, 4, 4), 2, (0, 4, 4, 0), 4, 16, True, 56).shapes()).family == "sdxl_refiner"
 
 
 def dit(prefix: str, **shapes: tuple[int, ...]) -> Shapes:
@@ -132,9 +129,7 @@ QWEN = {"txt_norm__weight": (3584,), "transformer_blocks__0__attn__add_q_proj__w
         (replace(SD15, inputs=8).shapes(), "sd15", "Stable Diffusion 1.5 InstructPix2Pix"),
     ],
 )
-def test_other_families_are_known_by_name_and_refused(
-    tmp_path: Path, tensors: Shapes, family: str, title: str
-) -> None:
+def test_other_families_are_known_by_name_and_refused(tmp_path: Path, tensors: Shapes, family: str, title: str) -> None:
     found = look(tmp_path, tensors)
     assert (found.kind, found.family, found.title, found.trainable) == ("base", family, title, False)
     with pytest.raises(UserError, match="cannot be trained") as caught:
@@ -161,9 +156,7 @@ ADDED: Shapes = {**LINEAR, "add_embedding.linear_1.weight": (1280, 2816)}
         ({**DIFFUSERS, "time_embedding.cond_proj.weight": (320, 256)}, "Stable Diffusion 1.5 LCM"),
     ],
 )
-def test_a_diffusers_unet_is_a_base_without_its_other_parts(
-    tmp_path: Path, tensors: Shapes, title: str
-) -> None:
+def test_a_diffusers_unet_is_a_base_without_its_other_parts(tmp_path: Path, tensors: Shapes, title: str) -> None:
     found = look(tmp_path, tensors)
     assert (found.kind, found.title, found.trainable) == ("base", title, False)
 
@@ -252,9 +245,7 @@ def test_prediction_is_read_from_the_surest_place(
     assert found.prediction_source
 
 
-@pytest.mark.parametrize(
-    ("deviation", "expected", "size"), [(0.05, "epsilon", 512), (0.2, "v_prediction", 768)]
-)
+@pytest.mark.parametrize(("deviation", "expected", "size"), [(0.05, "epsilon", 512), (0.2, "v_prediction", 768)])
 def test_sd2_is_told_by_one_weight(tmp_path: Path, deviation: float, expected: str, size: int) -> None:
     bias = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
     values = [deviation, -deviation] * 160

@@ -45,9 +45,7 @@ def test_reads_what_the_library_writes(tmp_path: Path) -> None:
     numpy = pytest.importorskip("numpy")
     library = pytest.importorskip("safetensors.numpy")
     path = tmp_path / "m.safetensors"
-    library.save_file(
-        {"x": numpy.arange(6, dtype="f4").reshape(2, 3), "y": numpy.zeros(0, "f2")}, path, {"a": "ü"}
-    )
+    library.save_file({"x": numpy.arange(6, dtype="f4").reshape(2, 3), "y": numpy.zeros(0, "f2")}, path, {"a": "ü"})
     header = read_header(path)
     assert header.tensors["x"].shape == (2, 3)
     assert dict(header.metadata) == {"a": "ü"}
@@ -177,9 +175,7 @@ def test_a_header_beyond_the_bound_is_refused_unread(tmp_path: Path) -> None:
 
 
 def test_too_many_tensors(tmp_path: Path) -> None:
-    path = headers.write(
-        tmp_path / "m.safetensors", {str(n): (0,) for n in range(limits.MAX_HEADER_TENSORS + 1)}
-    )
+    path = headers.write(tmp_path / "m.safetensors", {str(n): (0,) for n in range(limits.MAX_HEADER_TENSORS + 1)})
     assert "tensors" in refusal(path)
 
 
@@ -191,9 +187,7 @@ def test_half_characters_in_metadata_are_replaced(tmp_path: Path) -> None:
 
 @settings(max_examples=120, deadline=2000)
 @given(st.binary(max_size=200))
-def test_any_bytes_end_in_a_sentence_or_a_header(
-    tmp_path_factory: pytest.TempPathFactory, data: bytes
-) -> None:
+def test_any_bytes_end_in_a_sentence_or_a_header(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzz.safetensors"
     path.write_bytes(data)
     _read_or_refuse(path)
@@ -214,15 +208,11 @@ NEAR = st.fixed_dictionaries(
 
 
 @settings(max_examples=120, deadline=2000)
-@given(
-    st.dictionaries(st.sampled_from(["a", "b", "__metadata__", "\ud800"]), NEAR | JSON), st.integers(0, 40)
-)
+@given(st.dictionaries(st.sampled_from(["a", "b", "__metadata__", "\ud800"]), NEAR | JSON), st.integers(0, 40))
 def test_any_json_ends_in_a_sentence_or_a_header(
     tmp_path_factory: pytest.TempPathFactory, header: object, data_bytes: int
 ) -> None:
-    _read_or_refuse(
-        headers.write_raw(tmp_path_factory.getbasetemp() / "fuzz.safetensors", header, data_bytes)
-    )
+    _read_or_refuse(headers.write_raw(tmp_path_factory.getbasetemp() / "fuzz.safetensors", header, data_bytes))
 
 
 def test_a_flipped_byte_ends_in_a_sentence_or_a_header(tmp_path: Path) -> None:

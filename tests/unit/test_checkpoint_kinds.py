@@ -79,9 +79,7 @@ def peft(module: str, into: int, rank: int = 16, out: int = 320) -> Shapes:
         ({}, ("unknown", "not known")),
     ],
 )
-def test_other_files_are_told_and_are_no_base(
-    tmp_path: Path, tensors: Shapes, expected: tuple[str, str]
-) -> None:
+def test_other_files_are_told_and_are_no_base(tmp_path: Path, tensors: Shapes, expected: tuple[str, str]) -> None:
     found = look(tmp_path, tensors)
     assert found.kind == expected[0]
     assert expected[1] in found.title
@@ -134,9 +132,7 @@ def test_a_lora_tells_its_base_by_its_layers(tmp_path: Path, tensors: Shapes, ba
         ({"ss_base_model_version": "who knows"}, "sd15"),
     ],
 )
-def test_metadata_names_the_base_before_the_layers_do(
-    tmp_path: Path, metadata: dict[str, str], base: str
-) -> None:
+def test_metadata_names_the_base_before_the_layers_do(tmp_path: Path, metadata: dict[str, str], base: str) -> None:
     tensors = kohya(U + "down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k", 768)
     assert lora_of(tmp_path, tensors, metadata=metadata).base == base
 
@@ -237,9 +233,7 @@ SHAPES = st.lists(st.integers(0, 3), max_size=4).map(tuple)
 @given(
     st.dictionaries(NAMES, SHAPES, max_size=12)
     | st.sampled_from(sorted(SD15.shapes())).map(lambda name: {name: (1, 1, 1, 1), "v_pred": ()}),
-    st.dictionaries(
-        st.sampled_from(["ss_tag_frequency", "atelier.config", "ss_network_alpha"]), st.text(max_size=20)
-    ),
+    st.dictionaries(st.sampled_from(["ss_tag_frequency", "atelier.config", "ss_network_alpha"]), st.text(max_size=20)),
 )
 def test_any_names_end_in_an_answer_or_a_sentence(
     tmp_path_factory: pytest.TempPathFactory, tensors: Shapes, metadata: dict[str, str]

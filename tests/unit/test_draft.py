@@ -45,13 +45,9 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checkpoint]:
         "sd15": inspect(headers.write(folder / "a.safetensors", {**SD15.shapes(), **SD15_PARTS})),
         "sdxl": inspect(headers.write(folder / "b.safetensors", {**SDXL.shapes(), **SDXL_PARTS})),
         "vpred": inspect(
-            headers.write(
-                folder / "c.safetensors", {**SDXL.shapes(), **SDXL_PARTS, "v_pred": (0,), "ztsnr": (0,)}
-            )
+            headers.write(folder / "c.safetensors", {**SDXL.shapes(), **SDXL_PARTS, "v_pred": (0,), "ztsnr": (0,)})
         ),
-        "tiny": inspect(
-            headers.write(folder / "d.safetensors", {**TINY.shapes(), **SD15_PARTS}, metadata=tiny)
-        ),
+        "tiny": inspect(headers.write(folder / "d.safetensors", {**TINY.shapes(), **SD15_PARTS}, metadata=tiny)),
         "flux": inspect(
             headers.write(
                 folder / "e.safetensors",
@@ -161,20 +157,14 @@ def test_prediction_follows_the_base(bases: dict[str, Checkpoint]) -> None:
     assert "zero_terminal_snr" in draft(bases["sd15"], {"zero_terminal_snr": True}).errors
 
 
-@pytest.mark.parametrize(
-    ("device", "expected"), [(None, "no"), (GPU, "bf16"), (OLD_GPU, "fp16"), (CPU, "no")]
-)
-def test_precision_follows_the_device(
-    bases: dict[str, Checkpoint], device: DeviceFacts | None, expected: str
-) -> None:
+@pytest.mark.parametrize(("device", "expected"), [(None, "no"), (GPU, "bf16"), (OLD_GPU, "fp16"), (CPU, "no")])
+def test_precision_follows_the_device(bases: dict[str, Checkpoint], device: DeviceFacts | None, expected: str) -> None:
     assert draft(bases["sd15"], device=device).settings["mixed_precision"] == expected
 
 
 def test_a_precision_that_the_device_lacks_is_an_error(bases: dict[str, Checkpoint]) -> None:
     assert "fp16" in draft(bases["sd15"], {"mixed_precision": "fp16"}, device=CPU).errors["mixed_precision"]
-    assert (
-        "bf16" in draft(bases["sd15"], {"mixed_precision": "bf16"}, device=OLD_GPU).errors["mixed_precision"]
-    )
+    assert "bf16" in draft(bases["sd15"], {"mixed_precision": "bf16"}, device=OLD_GPU).errors["mixed_precision"]
     assert not draft(bases["sd15"], {"mixed_precision": "bf16"}, device=CPU).errors
 
 
@@ -217,15 +207,11 @@ def test_steps_follow_pictures_repeats_and_batch(bases: dict[str, Checkpoint]) -
 def test_a_bucket_of_few_pictures_makes_batches_of_its_own(bases: dict[str, Checkpoint]) -> None:
     sizes = ((512, 512),) * 3 + ((384, 640),)
     found = draft(bases["sd15"], {"train_batch_size": 2, "num_repeats": 1}, count=4, sizes=sizes)
-    assert (
-        found.settings["max_train_steps"] == 30
-    )  # 2 batches of squares and 1 of the tall picture, ten times
+    assert found.settings["max_train_steps"] == 30  # 2 batches of squares and 1 of the tall picture, ten times
 
 
 def test_a_base_may_fix_the_steps(tmp_path: Path) -> None:
-    told = {
-        "atelier.config": '{"native_size": 128, "preset": {"max_train_steps": 350, "train_batch_size": 8}}'
-    }
+    told = {"atelier.config": '{"native_size": 128, "preset": {"max_train_steps": 350, "train_batch_size": 8}}'}
     base = inspect(headers.write(tmp_path / "m.safetensors", {**TINY.shapes(), **SD15_PARTS}, metadata=told))
     found = draft(base, count=18).settings
     assert (found["max_train_steps"], found["num_repeats"]) == (350, 15)
@@ -269,9 +255,7 @@ def test_sample_prompts_are_the_first_captions_that_differ(bases: dict[str, Chec
     assert found.spec is not None
     prompts = found.spec.sample_prompts
     assert [prompt.prompt for prompt in prompts] == ["mia, hat", "mia, smile, hat"]
-    assert {(prompt.width, prompt.height, prompt.negative, prompt.seed) for prompt in prompts} == {
-        (128, 128, "", 42)
-    }
+    assert {(prompt.width, prompt.height, prompt.negative, prompt.seed) for prompt in prompts} == {(128, 128, "", 42)}
     bare = draft(bases["sd15"])
     assert bare.spec is not None
     assert [(prompt.prompt, prompt.seed) for prompt in bare.spec.sample_prompts] == [("mia", 42), ("mia", 43)]
