@@ -107,9 +107,7 @@ class Store:
                 "DELETE FROM jobs WHERE id = ? AND dataset IS NULL AND state = ?", (id_, states.PREPARING)
             )
 
-    def enqueue(
-        self, id_: str, manifest: str, count: int, left_out: Sequence[Mapping[str, str]], sentence: str
-    ) -> Job:
+    def enqueue(self, id_: str, manifest: str, count: int, left_out: Sequence[Mapping[str, str]], sentence: str) -> Job:
         """Freeze the run's dataset and let it wait for its turn.
 
         Raises:
@@ -121,8 +119,7 @@ class Store:
             if run.state != states.PREPARING:
                 raise states.IllegalTransition(f"a run that is {run.state} gets no dataset")
             connection.execute(
-                "INSERT INTO datasets (id, created, trigger_word, count, manifest, left_out)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO datasets (id, created, trigger_word, count, manifest, left_out) VALUES (?, ?, ?, ?, ?, ?)",
                 (dataset, now, run.trigger_word, count, manifest, json.dumps(list(left_out))),
             )
             for entry in list(left_out)[:_MAX_NOTES]:
@@ -201,7 +198,7 @@ class Store:
                 run = _job(connection, id_)
                 batch = list(islice(read_events(events, run.event_offset), _EVENTS_AT_ONCE))
                 for event, offset in batch:
-                    run = _apply(connection, run, changes(run, event), offset)
+                    run = _apply(connection, run, changes(run, event, events.parent), offset)
             if len(batch) < _EVENTS_AT_ONCE:
                 return run
 
@@ -244,9 +241,7 @@ class Store:
         if started:
             listed = ", ".join(f"{run.id} ({run.name})" for run in started[:5])
             raise UserError(f"{text!r} is the start of {len(started)} ids: {listed}.", "Give more of it.")
-        raise UserError(
-            f"There is no run {text[:60]!r}.", "`python -m trainer_bridge list` shows all of them."
-        )
+        raise UserError(f"There is no run {text[:60]!r}.", "`python -m trainer_bridge list` shows all of them.")
 
     def files(self, id_: str) -> list[JobFile]:
         """Return what a run made: samples and the LoRAs of its epochs."""
@@ -281,9 +276,7 @@ class Store:
 def _job(connection: sqlite3.Connection, id_: str) -> Job:
     row = connection.execute("SELECT * FROM jobs WHERE id = ?", (id_,)).fetchone()
     if row is None:
-        raise UserError(
-            f"There is no run {id_[:60]!r}.", "`python -m trainer_bridge list` shows all of them."
-        )
+        raise UserError(f"There is no run {id_[:60]!r}.", "`python -m trainer_bridge list` shows all of them.")
     return Job.of(row)
 
 
@@ -308,8 +301,7 @@ def _apply(connection: sqlite3.Connection, run: Job, change: Changes, offset: in
     if change.file is not None:
         file = change.file
         connection.execute(
-            "INSERT OR REPLACE INTO job_files (job, kind, path, epoch, step, prompt_index)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO job_files (job, kind, path, epoch, step, prompt_index) VALUES (?, ?, ?, ?, ?, ?)",
             (run.id, file.kind, file.path, file.epoch, file.step, file.prompt_index),
         )
     if change.note is not None:
@@ -325,9 +317,7 @@ def _apply(connection: sqlite3.Connection, run: Job, change: Changes, offset: in
 
 def _keep_lora(connection: sqlite3.Connection, run: Job) -> None:
     """Keep where the LoRA is: the trainer may have had to take another name than the reserved one."""
-    connection.execute(
-        "UPDATE loras SET path = ?, sha256 = ? WHERE job = ?", (run.result_path, run.sha256, run.id)
-    )
+    connection.execute("UPDATE loras SET path = ?, sha256 = ? WHERE job = ?", (run.result_path, run.sha256, run.id))
 
 
 def _update(connection: sqlite3.Connection, id_: str, columns: Mapping[str, Any]) -> None:
@@ -339,6 +329,4 @@ def _update(connection: sqlite3.Connection, id_: str, columns: Mapping[str, Any]
 def _add_note(connection: sqlite3.Connection, id_: str, picture: str, text: str) -> None:
     (count,) = connection.execute("SELECT count(*) FROM job_notes WHERE job = ?", (id_,)).fetchone()
     if count < _MAX_NOTES:
-        connection.execute(
-            "INSERT INTO job_notes (job, picture, text) VALUES (?, ?, ?)", (id_, picture, text)
-        )
+        connection.execute("INSERT INTO job_notes (job, picture, text) VALUES (?, ?, ?)", (id_, picture, text))

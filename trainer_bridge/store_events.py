@@ -7,9 +7,10 @@ passed over.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from . import job
@@ -28,10 +29,16 @@ class Changes:
     note: tuple[str, str] | None = None
 
 
-def changes(run: Job, event: Mapping[str, Any]) -> Changes:
-    """Return what `event` changes in `run`."""
+def changes(run: Job, event: Mapping[str, Any], folder: Path) -> Changes:
+    """Return what `event` changes in `run`, whose folder is `folder`."""
     apply = _APPLY.get(str(event.get("type")))
-    return Changes() if apply is None else apply(run, event)
+    if apply is None:
+        return Changes()
+    found = apply(run, event)
+    kind = _FILES.get(str(event.get("type")))
+    if kind is not None:
+        found.file = _file(kind, event, folder)
+    return found
 
 
 def _started(run: Job, event: Mapping[str, Any]) -> Changes:
@@ -72,12 +79,8 @@ def _step(run: Job, event: Mapping[str, Any]) -> Changes:
     return Changes(columns)
 
 
-def _sample(run: Job, event: Mapping[str, Any]) -> Changes:
-    return Changes(file=_file("sample", event))
-
-
-def _epoch_saved(run: Job, event: Mapping[str, Any]) -> Changes:
-    return Changes(file=_file("epoch", event))
+def _only_a_file(run: Job, event: Mapping[str, Any]) -> Changes:
+    return Changes()
 
 
 def _state_saved(run: Job, event: Mapping[str, Any]) -> Changes:
@@ -89,9 +92,7 @@ def _stopped(run: Job, event: Mapping[str, Any]) -> Changes:
     columns = {"what": "The run was stopped; what it learned so far is kept.", "kind": "stopped"}
     step = _whole(event, "step")
     found = Changes() if step is None else Changes({"step": step, "saved_step": step})
-    moved = _to(run, job.STOPPED, {**columns, **found.columns})
-    moved.file = _file("epoch", event)
-    return moved
+    return _to(run, job.STOPPED, {**columns, **found.columns})
 
 
 def _failed(run: Job, event: Mapping[str, Any]) -> Changes:
@@ -120,13 +121,16 @@ _APPLY = {
     "note": _note,
     "left_out": _left_out,
     "step": _step,
-    "sample": _sample,
-    "epoch_saved": _epoch_saved,
+    "sample": _only_a_file,
+    "epoch_saved": _only_a_file,
     "state_saved": _state_saved,
     "stopped": _stopped,
     "failed": _failed,
     "done": _done,
 }
+
+#: Type of an event that may name a file -> what the file is.
+_FILES = {"sample": "sample", "epoch_saved": "epoch", "stopped": "epoch"}
 
 
 def _to(run: Job, state: str, columns: dict[str, Any]) -> Changes:
@@ -140,9 +144,9 @@ def _to(run: Job, state: str, columns: dict[str, Any]) -> Changes:
     return Changes({**columns, "state": state})
 
 
-def _file(kind: str, event: Mapping[str, Any]) -> JobFile | None:
+def _file(kind: str, event: Mapping[str, Any], folder: Path) -> JobFile | None:
     """Return the file that an event names, if it lies in the job's folder."""
-    path = _text(event, "path").replace("\\", "/")
+    path = _text(event, "path").removeprefix(str(folder) + os.sep).replace("\\", "/")
     pure = PurePosixPath(path)
     if not path or pure.is_absolute() or PureWindowsPath(path).drive or ".." in pure.parts or "\0" in path:
         return None

@@ -33,10 +33,20 @@ def choose(connection: sqlite3.Connection, name: str, out_dir: Path) -> Reserved
         UserError: a file of that name is there that this store knows nothing of; a free name is proposed.
     """
     folder = folder_key(out_dir)
-    ours = {
-        str(row["file_key"])
-        for row in connection.execute("SELECT file_key FROM loras WHERE folder_key = ?", (folder,))
-    }
+    rows = connection.execute("SELECT file_key FROM loras WHERE folder_key = ?", (folder,))
+    return _choose(name, out_dir, {str(row["file_key"]) for row in rows})
+
+
+def free_stem(name: str, out_dir: Path) -> str:
+    """Return the stem for the first LoRA of all, where there is no store yet.
+
+    Raises:
+        UserError: as :func:`choose`.
+    """
+    return _choose(name, out_dir, set()).output_name
+
+
+def _choose(name: str, out_dir: Path, ours: set[str]) -> Reserved:
     if _key(name) not in ours:
         if _on_disk(out_dir, name):
             raise UserError(

@@ -22,9 +22,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def add(store: Store, out: Path, name: str = "Mira") -> Job:
-    return store.add_job(
-        NewJob(name, "mira", "character", "/models/base.safetensors", "sd15", str(out), (1, 0.5))
-    )
+    return store.add_job(NewJob(name, "mira", "character", "/models/base.safetensors", "sd15", str(out), (1, 0.5)))
 
 
 def queued(store: Store, out: Path, name: str = "Mira") -> Job:
@@ -66,9 +64,7 @@ def test_stopping_a_run_that_waits_ends_it_and_one_that_runs_asks_it(store: Stor
     assert store.ask_stop(run.id).control_serial == 1, "asking twice is one wish"
 
 
-def test_a_run_that_was_stopped_while_it_was_prepared_does_not_reach_the_queue(
-    store: Store, tmp_path: Path
-) -> None:
+def test_a_run_that_was_stopped_while_it_was_prepared_does_not_reach_the_queue(store: Store, tmp_path: Path) -> None:
     run = add(store, tmp_path)
     store.ask_stop(run.id)
     with pytest.raises(job.IllegalTransition):
@@ -128,9 +124,7 @@ def test_a_later_version_steps_over_foreign_files(store: Store, tmp_path: Path) 
     assert add(store, tmp_path).output_name == "Mira-v3"
 
 
-def test_a_discarded_run_frees_its_name_and_a_queued_one_cannot_be_discarded(
-    store: Store, tmp_path: Path
-) -> None:
+def test_a_discarded_run_frees_its_name_and_a_queued_one_cannot_be_discarded(store: Store, tmp_path: Path) -> None:
     store.discard(add(store, tmp_path).id)
     assert store.jobs() == []
     run = queued(store, tmp_path)
@@ -174,9 +168,7 @@ def test_a_run_is_found_by_id_start_of_id_or_name(store: Store, tmp_path: Path) 
         store.find(first.id[: length - 1])
 
 
-@pytest.mark.parametrize(
-    "text", ["", "nobody", "../../etc", "%", "'; DROP TABLE jobs; --", "\0", "x" * 10_000]
-)
+@pytest.mark.parametrize("text", ["", "nobody", "../../etc", "%", "'; DROP TABLE jobs; --", "\0", "x" * 10_000])
 def test_what_is_no_run_is_said_in_a_sentence(store: Store, tmp_path: Path, text: str) -> None:
     add(store, tmp_path)
     with pytest.raises(UserError):

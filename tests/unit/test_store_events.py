@@ -47,20 +47,19 @@ def test_a_whole_run(store: Store, claim: Claim, run: Job, log: Path) -> None:
     writer.write("phase", name="caching", done=3, total=10)
     after = store.ingest(run.id, log, claim)
     assert (after.phase, after.phase_done, after.phase_total, after.total) == ("caching", 3, 10, 100)
-    writer.write(
-        "step", step=7, total=100, epoch=1, epochs=10, loss=0.5, loss_avg=0.25, eta=9.5, seconds_per_step=0.1
-    )
+    writer.write("step", step=7, total=100, epoch=1, epochs=10, loss=0.5, loss_avg=0.25, eta=9.5, seconds_per_step=0.1)
     writer.write("sample", path="samples/e001-p0.png", epoch=1, prompt_index=0, step=10)
-    writer.write("epoch_saved", path="epochs/Mira-000001.safetensors", epoch=1, step=10)
+    writer.write("epoch_saved", path=str(log.parent / "epochs" / "Mira-000001.safetensors"), epoch=1, step=10)
     writer.write("state_saved", step=7)
     writer.write("note", text="An animation took its first frame.")
     after = store.ingest(run.id, log, claim)
     assert (after.step, after.epoch, after.loss, after.eta, after.saved_step) == (7, 1, 0.25, 9.5, 7)
-    assert [(file.kind, file.epoch) for file in store.files(run.id)] == [("epoch", 1), ("sample", 1)]
+    assert [(file.kind, file.path) for file in store.files(run.id)] == [
+        ("epoch", "epochs/Mira-000001.safetensors"),
+        ("sample", "samples/e001-p0.png"),
+    ]
     assert [note.text for note in store.notes(run.id)] == ["An animation took its first frame."]
-    writer.write(
-        "done", path="/out/Mira.safetensors", sha256="ab" * 32, steps=100, seconds=61.0, peak_memory=2**30
-    )
+    writer.write("done", path="/out/Mira.safetensors", sha256="ab" * 32, steps=100, seconds=61.0, peak_memory=2**30)
     after = store.ingest(run.id, log, claim)
     assert (after.state, after.result_path, after.seconds) == (job.DONE, "/out/Mira.safetensors", 61.0)
     assert after.ended is not None
@@ -118,9 +117,7 @@ def test_what_comes_after_the_end_changes_no_state(store: Store, claim: Claim, r
 @pytest.mark.parametrize(
     "path", ["../x.png", "/etc/passwd", "a/../../x", "C:\\x.png", "C:x", "..\\x", "", "a\0b", 5, None]
 )
-def test_a_path_outside_the_folder_is_passed_over(
-    store: Store, claim: Claim, run: Job, log: Path, path: Any
-) -> None:
+def test_a_path_outside_the_folder_is_passed_over(store: Store, claim: Claim, run: Job, log: Path, path: Any) -> None:
     log.write_text(json.dumps({"type": "sample", "path": path, "epoch": 1}) + "\n")
     store.ingest(run.id, log, claim)
     assert store.files(run.id) == []
@@ -145,9 +142,7 @@ _values = st.one_of(
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from([*events.TYPES, "unknown"]),
-    st.dictionaries(
-        st.sampled_from(sorted({key for keys in events.TYPES.values() for key in keys})), _values
-    ),
+    st.dictionaries(st.sampled_from(sorted({key for keys in events.TYPES.values() for key in keys})), _values),
 )
 def test_no_event_however_wrong_breaks_the_store(
     store: Store, claim: Claim, run: Job, log: Path, type_: str, values: dict[str, Any]
