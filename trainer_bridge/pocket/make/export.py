@@ -187,13 +187,45 @@ def write_checkpoint(path: Path, unet: nn.Module, vae: nn.Module, text: nn.Modul
     os.replace(temporary, path)
 
 
+def from_work(work: Path, out: Path) -> None:
+    """Puts the saves of a work folder together: averaged U-Net and text encoder, the best decoder there is."""
+    from . import workers
+    from .text import plain_state, trainable
+
+    vae, unet = models.vae(), models.unet()
+    decoder = work / "decoder.pt"
+    chosen = workers.load(decoder if decoder.exists() else work / "vae_white.pt")
+    saved = workers.load(work / "unet_train.pt")
+    if chosen is None or saved is None:
+        raise FileNotFoundError(f"{work} has no trained autoencoder or U-Net yet")
+    vae.load_state_dict(chosen["model"])
+    start = workers.load(work / "text.pt")
+    assert start is not None
+    plain = models.text_encoder()
+    plain.load_state_dict(start["model"])
+    text = trainable(plain)
+    mean, at = saved["optimizer"]["mean"], 0
+    with torch.no_grad():
+        for p in (*unet.parameters(), *text.parameters()):
+            p.copy_(mean[at : at + p.numel()].view(p.shape))
+            at += p.numel()
+    whole = models.text_encoder()
+    whole.load_state_dict(plain_state(text))
+    write_checkpoint(out, unet, vae, whole)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--random", action="store_true", required=True, help="untrained weights")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--random", action="store_true", help="untrained weights")
+    source.add_argument("--work", type=Path, help="the training's work folder")
     args = parser.parse_args()
-    torch.manual_seed(0)
-    write_checkpoint(args.out, models.unet(), models.vae(), models.text_encoder(), "untrained")
+    if args.work:
+        from_work(args.work, args.out)
+    else:
+        torch.manual_seed(0)
+        write_checkpoint(args.out, models.unet(), models.vae(), models.text_encoder(), "untrained")
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB")
 
 
