@@ -48,9 +48,11 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return _counted(minutes, "minute")
     hours, rest = divmod(round(minutes / 5) * 5, 60)
+    if hours < 10:
+        return _counted(hours, "hour") + (f" {_counted(rest, 'minute')}" if rest else "")
     if hours < 48:
-        return _counted(hours, "hour") + (f" {_counted(rest, 'minute')}" if rest and hours < 10 else "")
-    return _counted(round(hours / 24), "day")
+        return _counted(round(minutes / 60), "hour")
+    return _counted(round(minutes / 60 / 24), "day")
 
 
 def _counted(count: int, noun: str) -> str:
