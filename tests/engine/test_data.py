@@ -13,11 +13,11 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
-from trainer_bridge import fields
-from trainer_bridge.dataset.buckets import Bucket, bucket_for
-from trainer_bridge.dataset.manifest import Picture
-from trainer_bridge.engine.data import pixels
-from trainer_bridge.errors import RunFailed
+from trainer_bridge import fields  # noqa: E402
+from trainer_bridge.dataset.buckets import Bucket, bucket_for  # noqa: E402
+from trainer_bridge.dataset.manifest import Picture  # noqa: E402
+from trainer_bridge.engine.data import pixels  # noqa: E402
+from trainer_bridge.errors import RunFailed  # noqa: E402
 
 
 def scene(width: int = 96, height: int = 80, channels: int = 3) -> np.ndarray:
@@ -32,9 +32,7 @@ def stored(folder: Path, image: Image.Image, format_: str = "PNG", **options: An
     return digest, str(folder / digest)
 
 
-def exact(
-    width: int, height: int, left: int = 0, top: int = 0, scaled: tuple[int, int] | None = None
-) -> Bucket:
+def exact(width: int, height: int, left: int = 0, top: int = 0, scaled: tuple[int, int] | None = None) -> Bucket:
     return Bucket(width, height, *(scaled or (width, height)), left, top)
 
 
@@ -71,9 +69,7 @@ def test_orientation_crop_and_mirror(tmp_path: Path, orientation: int, flip: boo
 
 
 @pytest.mark.parametrize(("flatten", "background"), [(None, (255, 255, 255)), ("#204060", (32, 64, 96))])
-def test_transparent_parts_are_flattened(
-    tmp_path: Path, flatten: str | None, background: tuple[int, ...]
-) -> None:
+def test_transparent_parts_are_flattened(tmp_path: Path, flatten: str | None, background: tuple[int, ...]) -> None:
     rgba = scene(channels=4)
     picture = Picture(*stored(tmp_path, Image.fromarray(rgba)), 96, 80, flatten=flatten)
     alpha = rgba[:, :, 3:] / 255.0
@@ -96,9 +92,7 @@ def test_scaling_is_lanczos(tmp_path: Path, size: tuple[int, int]) -> None:
     rgb = scene()
     picture = Picture(*stored(tmp_path, Image.fromarray(rgb)), 96, 80)
     across, down = lanczos(96, size[0]), lanczos(80, size[1])
-    wanted = np.clip(
-        np.einsum("yh,hxc->yxc", down, np.einsum("xw,hwc->hxc", across, rgb.astype(float))), 0, 255
-    )
+    wanted = np.clip(np.einsum("yh,hxc->yxc", down, np.einsum("xw,hwc->hxc", across, rgb.astype(float))), 0, 255)
     difference = np.abs(as_rgb(pixels(picture, exact(*size))) - wanted)
     # Pillow rounds to bytes between the two directions, and clips there where Lanczos overshoots.
     assert np.median(difference) <= 0.6 and np.quantile(difference, 0.8) <= 2.0

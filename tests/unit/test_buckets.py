@@ -59,9 +59,7 @@ def test_a_bucket_keeps_its_promises(width: int, height: int, values: dict[str, 
 
 @given(SIDES, SIDES, choices())
 @hypothesis_settings(max_examples=300, deadline=None)
-def test_scaling_keeps_the_aspect_ratio_to_half_a_pixel(
-    width: int, height: int, values: dict[str, Any]
-) -> None:
+def test_scaling_keeps_the_aspect_ratio_to_half_a_pixel(width: int, height: int, values: dict[str, Any]) -> None:
     bucket = bucket_for(width, height, values)
     scale = max(Fraction(bucket.width, width), Fraction(bucket.height, height))
     assert abs(bucket.scaled_width - width * scale) <= Fraction(1, 2)
@@ -99,7 +97,7 @@ def test_no_other_bucket_fits_the_ratio_better(width: int, height: int, values: 
     shortest = math.ceil(least / step) * step
     sides = range(shortest, longest + 1, step)
     fitting = {(w, h) for w in sides for h in sides if w * h <= resolution**2}
-    # A size belongs to the buckets when nothing of the same width, or of the same height, is larger; so does the square.
+    # A size is a bucket when nothing of the same width, or of the same height, is larger; the square is one too.
     buckets = {(w, h) for w, h in fitting if (w, h + step) not in fitting or (w + step, h) not in fitting}
     bucket = bucket_for(width, height, values)
     best = min(error(size, width, height) for size in buckets | {(square, square)})
@@ -134,3 +132,16 @@ def test_known_pictures(size: tuple[int, int], changes: dict[str, Any], bucket: 
 def test_a_picture_without_area_is_a_bug_of_the_caller() -> None:
     with pytest.raises(ValueError, match="0 x 5"):
         bucket_for(0, 5, fields.defaults())
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({"bucket_reso_steps": 20}, "bucket_reso_steps"),
+        ({"bucket_reso_steps": 256, "resolution": 128}, "bucket_reso_steps"),
+        ({"max_bucket_reso": 448}, None),
+        ({"bucket_reso_steps": 8, "resolution": 64, "min_bucket_reso": 32}, None),
+    ],
+)
+def test_settings_that_no_bucket_can_keep_are_refused(changes: dict[str, Any], wrong: str | None) -> None:
+    assert list(fields.check_together(fields.defaults() | changes)) == ([wrong] if wrong else [])

@@ -25,9 +25,7 @@ def make(caption: str, trigger: str = "ohwx", variant: int = 1, picture: str = "
 
 
 @given(TAGS, TRIGGERS, st.integers(0, 9), st.integers(0, 15), st.booleans())
-def test_shuffling_loses_and_adds_nothing(
-    tags: list[str], trigger: str, keep: int, number: int, shuffle: bool
-) -> None:
+def test_shuffling_loses_and_adds_nothing(tags: list[str], trigger: str, keep: int, number: int, shuffle: bool) -> None:
     plain = captions.with_trigger(captions.split(", ".join(tags)), trigger)
     shown = captions.split(make(", ".join(tags), trigger, number, keep_tokens=keep, shuffle_caption=shuffle))
     assert Counter(shown) == Counter(plain)
@@ -105,9 +103,7 @@ def test_captions_are_dropped_as_often_as_asked(rate: float) -> None:
     values = settings(caption_dropout_rate=rate, max_train_steps=2000)
     drawn = [captions.draw_variant(values, 20, 1, epoch, "p") for epoch in range(4000)]
     assert max(drawn) < captions.variants_per_picture(values, 20)
-    texts = [
-        captions.variant("a, b", "ohwx", values, seed=1, picture="p", variant=number) for number in drawn
-    ]
+    texts = [captions.variant("a, b", "ohwx", values, seed=1, picture="p", variant=number) for number in drawn]
     assert texts.count("") / 4000 == pytest.approx(rate, abs=0.03)
     if rate < 1.0:
         assert len(set(drawn) - {0}) >= 15
@@ -116,8 +112,7 @@ def test_captions_are_dropped_as_often_as_asked(rate: float) -> None:
 def test_tags_are_dropped_as_often_as_asked() -> None:
     caption = ", ".join(f"t{n}" for n in range(50))
     kept = sum(
-        len(captions.split(make(caption, "", number, caption_tag_dropout_rate=0.3))) - 1
-        for number in range(100)
+        len(captions.split(make(caption, "", number, caption_tag_dropout_rate=0.3))) - 1 for number in range(100)
     )
     assert kept / (49 * 100) == pytest.approx(0.7, abs=0.03)
 

@@ -94,11 +94,7 @@ def test_what_cannot_be_used_is_left_out_with_a_reason_and_the_rest_stays(folder
     assert [picture.name for picture in result.pictures] == ["copy of p1.png", "p2.png", "p3.png"]
     assert "same picture as copy of p1.png" in left.pop("p1.png")
     assert set(left) == {"broken.png", "empty.jpg", "program.png", "drawing.svg"}
-    assert (
-        "empty" in left["empty.jpg"]
-        and "SVG" in left["drawing.svg"]
-        and "not a picture" in left["program.png"]
-    )
+    assert "empty" in left["empty.jpg"] and "SVG" in left["drawing.svg"] and "not a picture" in left["program.png"]
     assert all(reason.endswith(".") for reason in left.values())
     assert result.notes == ["Files that are neither pictures nor captions were passed over: notes.docx."]
 
@@ -227,9 +223,7 @@ def test_pictures_beyond_the_limit_are_left_out_in_the_order_people_count(
     result = run(folder, progress=lambda done, total: seen.append((done, total)))
     assert [picture.name for picture in result.pictures] == ["p1.png", "p2.png", "p3.png", "p4.png"]
     left = reasons(result)
-    assert [name for name, reason in left.items() if "first 4" in reason] == [
-        f"p{n}.png" for n in range(5, 12)
-    ]
+    assert [name for name, reason in left.items() if "first 4" in reason] == [f"p{n}.png" for n in range(5, 12)]
     assert seen == [(done, 12) for done in range(1, 13)]
 
 
@@ -244,9 +238,7 @@ def test_fewer_than_three_is_refused_and_says_why(folder: Path) -> None:
     (folder / "p1.png").write_bytes(b"")
     with pytest.raises(UserError) as caught:
         run(folder)
-    assert (
-        caught.value.what.startswith("Only 2 pictures") and "p1.png: The file is empty." in caught.value.what
-    )
+    assert caught.value.what.startswith("Only 2 pictures") and "p1.png: The file is empty." in caught.value.what
     assert caught.value.way_out
 
 
@@ -268,9 +260,7 @@ def test_a_folder_of_everything_is_refused(folder: Path, monkeypatch: pytest.Mon
         run(folder)
 
 
-@pytest.mark.parametrize(
-    ("code", "sentence"), [(errno.ENOSPC, "disk .* is full"), (errno.EACCES, "cannot be written")]
-)
+@pytest.mark.parametrize(("code", "sentence"), [(errno.ENOSPC, "disk .* is full"), (errno.EACCES, "cannot be written")])
 def test_a_data_root_that_takes_nothing_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch, code: int, sentence: str
 ) -> None:
@@ -306,9 +296,7 @@ def test_natural_order() -> None:
     assert sorted(["IMG2", "img10", "img1"], key=natural) == ["img1", "IMG2", "img10"]
 
 
-def command(
-    folder: Path, capfd: pytest.CaptureFixture[str], **request: Any
-) -> tuple[int, dict[str, Any], str]:
+def command(folder: Path, capfd: pytest.CaptureFixture[str], **request: Any) -> tuple[int, dict[str, Any], str]:
     path = folder.parent / "request.json"
     asked = {"images": str(folder), "root": str(folder.parent / "root"), "trigger": "ohwx"} | request
     path.write_text(json.dumps(asked), encoding="utf-8")
@@ -340,9 +328,7 @@ def test_a_wrong_request_is_exit_code_two(
 
 
 @pytest.mark.parametrize("text", ["", "[]", "[" * 9999, "\xff"])
-def test_a_request_that_is_none_is_exit_code_two(
-    tmp_path: Path, text: str, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_request_that_is_none_is_exit_code_two(tmp_path: Path, text: str, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "request.json").write_text(text, encoding="latin-1")
     assert main(["import", str(tmp_path / "request.json")]) == 2
     assert main(["export"]) == 2
@@ -352,9 +338,7 @@ def test_a_request_that_is_none_is_exit_code_two(
 def test_as_a_process_of_its_own_in_a_plain_console(folder: Path) -> None:
     (folder / "日本.png").write_bytes(encoded((0, 9, 0)))
     request = folder.parent / "request.json"
-    request.write_text(
-        json.dumps({"images": str(folder), "root": str(folder.parent / "root")}), encoding="utf-8"
-    )
+    request.write_text(json.dumps({"images": str(folder), "root": str(folder.parent / "root")}), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "trainer_bridge.dataset", "import", str(request)],
         cwd=Path(__file__).parents[2],

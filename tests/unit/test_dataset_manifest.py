@@ -17,9 +17,8 @@ HASH = "0123456789abcdef" * 4
 
 
 def picture(**changes: Any) -> Picture:
-    return Picture(
-        **({"hash": HASH, "path": f"/root/pictures/{HASH}", "width": 800, "height": 600} | changes)
-    )
+    values: dict[str, Any] = {"hash": HASH, "path": f"/root/pictures/{HASH}", "width": 800, "height": 600}
+    return Picture(**(values | changes))
 
 
 @given(st.text(max_size=50), st.text(min_size=1, max_size=30).filter(lambda text: "\0" not in text))

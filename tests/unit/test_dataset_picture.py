@@ -110,9 +110,7 @@ def test_floats_that_are_no_numbers_are_black() -> None:
 
 @pytest.mark.parametrize(("flatten", "shown"), [(None, (255, 255, 255)), ("#102030", (16, 32, 48))])
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB"])
-def test_transparent_parts_show_the_background(
-    mode: str, flatten: str | None, shown: tuple[int, ...]
-) -> None:
+def test_transparent_parts_show_the_background(mode: str, flatten: str | None, shown: tuple[int, ...]) -> None:
     if mode in ("RGBA", "LA"):
         image = gradient("RGBA")
         image.putalpha(Image.fromarray(np.repeat([[0] * 48 + [255] * 48], 80, 0).astype(np.uint8)))
@@ -145,11 +143,7 @@ def test_exif_rotation(format_: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = (
-        {"lossless": True}
-        if format_ == "WEBP"
-        else {"quality": 100, "subsampling": 0}
-        if format_ == "JPEG"
-        else {}
+        {"lossless": True} if format_ == "WEBP" else {"quality": 100, "subsampling": 0} if format_ == "JPEG" else {}
     )
     data = saved(gradient(), format_, exif=exif, **options)
     stored = np.asarray(gradient(), int)

@@ -37,7 +37,7 @@ def test_an_epoch_shows_each_picture_its_repeats(
     assert all(1 <= len(draws) <= batch for draws in batches)
     assert all(len({sizes[draw.index] for draw in draws}) == 1 for draws in batches)
     shown = Counter(draw.index for draws in batches for draw in draws)
-    assert shown == {index: repeats for index in range(len(sizes))}
+    assert shown == dict.fromkeys(range(len(sizes)), repeats)
 
 
 def test_a_round_shows_every_picture_of_a_bucket_before_any_again() -> None:
@@ -134,6 +134,4 @@ def test_shuffled_is_an_order(count: int, seed: int) -> None:
 def test_all_orders_of_four_are_equally_likely() -> None:
     seen = Counter(tuple(shuffled(place, 4, seed) for place in range(4)) for seed in range(4800))
     assert set(seen) == set(permutations(range(4)))
-    assert (
-        sum((number - 200) ** 2 / 200 for number in seen.values()) < 50
-    )  # chi square, 23 degrees of freedom
+    assert sum((number - 200) ** 2 / 200 for number in seen.values()) < 50  # chi square, 23 degrees of freedom

@@ -26,9 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command and return the exit code."""
     try:
         if len(arguments) != 2 or arguments[0] != "import":
-            raise UserError(
-                "The command is not known.", "Use: python -m trainer_bridge.dataset import REQUEST.json"
-            )
+            raise UserError("The command is not known.", "Use: python -m trainer_bridge.dataset import REQUEST.json")
         answer = _import(_request(Path(arguments[1])))
         code = EXIT_DONE
     except UserError as error:
@@ -65,9 +63,7 @@ def _request(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         request = None
     if not isinstance(request, dict):
-        raise UserError(
-            f"There is no request in {path.name!r}.", "It must be a JSON object with images and root."
-        )
+        raise UserError(f"There is no request in {path.name!r}.", "It must be a JSON object with images and root.")
     return request
 
 

@@ -64,9 +64,7 @@ def _read(path: Path) -> Caption:
     cleaned = clean(text)
     notes = []
     if encoding in _NAMES:
-        notes.append(
-            f"Its caption {shown} is read as {_NAMES[encoding]}: save it as UTF-8 if it looks wrong."
-        )
+        notes.append(f"Its caption {shown} is read as {_NAMES[encoding]}: save it as UTF-8 if it looks wrong.")
     if len(data) > limits.MAX_CAPTION_BYTES or len(text) > limits.MAX_CAPTION_CHARS:
         notes.append(f"Its caption {shown} is cut to {limits.MAX_CAPTION_CHARS:,} characters.")
     return Caption(cleaned, shown if cleaned else "", tuple(notes))

@@ -22,9 +22,7 @@ FEATURE_BYTES = 77 * 768 * 4
 MAX_VARIANTS = 16
 
 
-def variant(
-    caption: str, trigger: str, settings: Mapping[str, Value], *, seed: int, picture: str, variant: int
-) -> str:
+def variant(caption: str, trigger: str, settings: Mapping[str, Value], *, seed: int, picture: str, variant: int) -> str:
     """Return one of the captions that a picture is trained with.
 
     Args:

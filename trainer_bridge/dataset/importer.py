@@ -70,9 +70,7 @@ class Result:
         }
 
 
-def import_folder(
-    images: Path, root: Path, progress: Callable[[int, int], None] = lambda done, total: None
-) -> Result:
+def import_folder(images: Path, root: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> Result:
     """Import the pictures of a folder.
 
     Args:
@@ -112,9 +110,7 @@ class _Read:
     reason: str = ""
 
 
-def _read_all(
-    paths: list[Path], usable: Callable[[], int]
-) -> Iterator[tuple[Path, Callable[[], _Read] | None]]:
+def _read_all(paths: list[Path], usable: Callable[[], int]) -> Iterator[tuple[Path, Callable[[], _Read] | None]]:
     """Read and decode a few files ahead, in order; once enough are usable, the rest is passed on unread."""
     waiting: deque[tuple[Path, Future[_Read]]] = deque()
     with ThreadPoolExecutor(WORKERS) as pool:

@@ -57,9 +57,7 @@ class Picture:
         _require(_is_text(self.path, 4096) and self.path and "\0" not in self.path, "a path that is none")
         _require(_is_side(self.width) and _is_side(self.height), "a size that no picture has")
         _require(self.width * self.height <= limits.MAX_PICTURE_PIXELS, "a picture that is too large")
-        _require(
-            self.flatten is None or _is_text(self.flatten, 7) and _COLOUR.fullmatch(self.flatten), "no colour"
-        )
+        _require(self.flatten is None or _is_text(self.flatten, 7) and _COLOUR.fullmatch(self.flatten), "no colour")
         _require(_is_text(self.caption, limits.MAX_CAPTION_CHARS), "a caption that is too long")
         if self.crop is not None:
             left, top, width, height = self.crop

@@ -51,9 +51,7 @@ class Order:
         ValueError: no picture, or not as many hashes as buckets: a bug of the caller.
     """
 
-    def __init__(
-        self, bucket_of: Sequence[Bucket], hashes: Sequence[str], settings: Mapping[str, Value]
-    ) -> None:
+    def __init__(self, bucket_of: Sequence[Bucket], hashes: Sequence[str], settings: Mapping[str, Value]) -> None:
         if not hashes or len(hashes) != len(bucket_of):
             raise ValueError(f"{len(hashes)} pictures have {len(bucket_of)} buckets")
         self._hashes = tuple(hashes)
@@ -65,9 +63,7 @@ class Order:
         for index, bucket in enumerate(bucket_of):
             members.setdefault(bucket.size, []).append(index)
         self._members = dict(sorted(members.items()))
-        self._ends = list(
-            accumulate(-(-len(m) * self._repeats // self._size) for m in self._members.values())
-        )
+        self._ends = list(accumulate(-(-len(m) * self._repeats // self._size) for m in self._members.values()))
         self.batches_per_epoch: int = self._ends[-1]
         self.steps_per_epoch: int = -(-self.batches_per_epoch // int(settings["gradient_accumulation_steps"]))
 

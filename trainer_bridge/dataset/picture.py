@@ -215,9 +215,7 @@ def _turn(image: Image.Image) -> tuple[Image.Transpose, ...]:
 def _notes(image: Image.Image, turned: bool, animated: bool) -> tuple[str, ...]:
     notes = []
     if animated:
-        notes.append(
-            "Only its first frame is used." if image.format != "TIFF" else "Only its first page is used."
-        )
+        notes.append("Only its first frame is used." if image.format != "TIFF" else "Only its first page is used.")
     if turned:
         notes.append("It is turned as its EXIF data says.")
     if image.mode in modes.DEEP:

@@ -58,9 +58,7 @@ CAPTION_ENDINGS = (".txt", ".caption")
 
 MAX_DEPTH = 20
 
-_IGNORED = frozenset(
-    {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information"}
-)
+_IGNORED = frozenset({"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information"})
 
 
 @dataclass
@@ -154,9 +152,7 @@ def _walk(found: Found, base: Path, seen: set[Path]) -> Iterator[os.DirEntry[str
                 if depth < MAX_DEPTH:
                     folders.append((Path(entry.path), depth + 1))
                 else:
-                    found.left_out.append(
-                        (found.name(Path(entry.path)), "It lies too deep in other folders.")
-                    )
+                    found.left_out.append((found.name(Path(entry.path)), "It lies too deep in other folders."))
 
 
 def _entries(found: Found, folder: Path) -> list[os.DirEntry[str]]:
@@ -176,15 +172,11 @@ def _inside(found: Found, base: Path, entry: os.DirEntry[str]) -> Path | None:
         target = path.resolve(strict=True)
     except (OSError, RuntimeError):
         if _is_picture(path):
-            found.left_out.append(
-                (found.name(path), "It is a link that leads nowhere, or cannot be reached.")
-            )
+            found.left_out.append((found.name(path), "It is a link that leads nowhere, or cannot be reached."))
         return None
     if target == base or base in target.parents:
         return target
-    found.left_out.append(
-        (found.name(path), "It is a link that leaves the folder: put the file itself there.")
-    )
+    found.left_out.append((found.name(path), "It is a link that leaves the folder: put the file itself there."))
     return None
 
 
