@@ -68,8 +68,6 @@ def check_together(values: Mapping[str, Value]) -> dict[str, str]:
         wrong["bucket_reso_steps"] = "The bucket step must be a multiple of 8: the autoencoder shrinks by that."
     elif int(values["bucket_reso_steps"]) > int(values["resolution"]):
         wrong["bucket_reso_steps"] = "The bucket step cannot be larger than the resolution."
-    if values["enable_bucket"] and int(values["max_bucket_reso"]) < int(values["resolution"]):
-        wrong["max_bucket_reso"] = "The largest bucket side cannot be smaller than the resolution."
     if values["zero_terminal_snr"] and not values["v_parameterization"]:
         wrong["zero_terminal_snr"] = (
             "Zero terminal SNR needs v-prediction: with noise prediction the last step has no signal to learn from."
