@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from . import experience
 from . import job as states
 from .dispatch import Dispatch
 from .dispatch.base import CONTROL, EVENTS, LOG
@@ -148,6 +149,8 @@ class Supervisor:
             ending = self._dispatch.ending(folder, run.log_offset)
             columns = {"what": ending.what, "way_out": ending.way_out, "kind": ending.kind}
             run = self._store.set_state(run.id, ending.state, claim=self._claim, **columns)
+        if run.state == states.DONE:
+            experience.remember(self._layout.device_json, folder)
         return run
 
     def _look_after_preparation(self, run: Job) -> Job:
