@@ -1,0 +1,45 @@
+"""Twins loaded once for all tests of a session: tests must leave the networks as they found them."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests import twins
+from trainer_bridge.checkpoint import require_base
+from trainer_bridge.engine.families import ModelFamily, for_checkpoint
+
+FAMILIES = ("sd15", "sd2", "sdxl")
+
+
+@lru_cache(maxsize=1)
+def folder() -> Path:
+    """Return a folder that is removed at the end."""
+    path = Path(tempfile.mkdtemp(prefix="atelier-twins-"))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
+
+
+@lru_cache(maxsize=None)
+def file(key: str, v_pred: bool = False) -> Path:
+    """Return the file of a twin."""
+    return twins.write(key, folder() / f"{key}{'-v' if v_pred else ''}.safetensors", v_pred=v_pred)
+
+
+@lru_cache(maxsize=None)
+def family(key: str, v_pred: bool = False) -> ModelFamily:
+    """Return the family bound to a twin."""
+    return for_checkpoint(require_base(file(key, v_pred)))
+
+
+@lru_cache(maxsize=None)
+def networks(key: str) -> dict[str, Any]:
+    """Return all networks of a twin in fp32."""
+    bound = family(key)
+    return bound.load(["unet", "vae", *bound.text_parts], device="cpu", dtype=torch.float32)
