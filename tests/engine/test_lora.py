@@ -157,7 +157,9 @@ def test_the_start_depends_on_name_and_seed_alone() -> None:
     _, third = made(seed=2)
     first, second = one.state_dict(), other.state_dict()
     assert all(torch.equal(first[key], second[key]) for key in first)
-    assert not torch.equal(first["lora_unet_linear.lora_down.weight"], third.state_dict()["lora_unet_linear.lora_down.weight"])
+    assert not torch.equal(
+        first["lora_unet_linear.lora_down.weight"], third.state_dict()["lora_unet_linear.lora_down.weight"]
+    )
 
 
 def test_the_start_is_kaiming_uniform_and_zero() -> None:

@@ -104,7 +104,9 @@ def test_timesteps_are_uniform() -> None:
 
 
 def test_noise_is_standard_normal_and_different_everywhere() -> None:
-    noises = torch.stack([loss.draw_noise(values(), (4, 8, 8), micro, place) for micro in range(40) for place in range(4)])
+    noises = torch.stack(
+        [loss.draw_noise(values(), (4, 8, 8), micro, place) for micro in range(40) for place in range(4)]
+    )
     assert abs(float(noises.mean())) < 0.02
     assert float(noises.std()) == pytest.approx(1.0, abs=0.02)
     assert len({float(noise[0, 0, 0]) for noise in noises}) == 160
@@ -119,6 +121,11 @@ def test_noise_offset_moves_whole_channels() -> None:
     assert float(per_channel.std(dim=1).max()) < 1e-5
     assert float(per_channel.mean(dim=1).std()) > 0.01
     offsets = torch.stack(
-        [(loss.draw_noise(values(noise_offset=0.5), (4, 2, 2), n, 0) - loss.draw_noise(values(), (4, 2, 2), n, 0))[:, 0, 0] for n in range(500)]
+        [
+            (loss.draw_noise(values(noise_offset=0.5), (4, 2, 2), n, 0) - loss.draw_noise(values(), (4, 2, 2), n, 0))[
+                :, 0, 0
+            ]
+            for n in range(500)
+        ]
     )
     assert float(offsets.std()) == pytest.approx(0.5, rel=0.1)

@@ -57,7 +57,11 @@ def test_cosine_at_its_ends_and_middle() -> None:
 def test_groups_have_their_rates_and_zero_leaves_a_part_out() -> None:
     parts = {"unet": vector(1.0), "te1": vector(1.0), "te2": vector(1.0)}
     made = optim.make_optimizer(parts, values(unet_lr=1e-3, text_encoder_lr=1e-4))
-    assert [(group["part"], group["lr"]) for group in made.param_groups] == [("unet", 1e-3), ("te1", 1e-4), ("te2", 1e-4)]
+    assert [(group["part"], group["lr"]) for group in made.param_groups] == [
+        ("unet", 1e-3),
+        ("te1", 1e-4),
+        ("te2", 1e-4),
+    ]
     assert optim.set_rate(made, 0.5) == 5e-4
     assert made.param_groups[1]["lr"] == 5e-5
     assert [g["part"] for g in optim.make_optimizer(parts, values(text_encoder_lr=0.0)).param_groups] == ["unet"]

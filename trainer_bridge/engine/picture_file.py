@@ -55,20 +55,25 @@ def infotext(made: Made) -> str:
     return "\n".join(lines)
 
 
-def write_png(path: Path, picture: Image, made: Made) -> None:
-    """Write the picture to `path`, whole or not at all.
-
-    Raises:
-        UserError: the folder cannot be written to.
-    """
+def png_bytes(picture: Image, made: Made) -> bytes:
+    """Return the bytes of the PNG."""
     from PIL.PngImagePlugin import PngInfo
 
     about = PngInfo()
     about.add_text("parameters", infotext(made))
     data = io.BytesIO()
     picture.save(data, "PNG", pnginfo=about)
+    return data.getvalue()
+
+
+def write_png(path: Path, picture: Image, made: Made) -> None:
+    """Write the picture to `path`, whole or not at all.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
     try:
-        platform.write_atomic(path, data.getvalue())
+        platform.write_atomic(path, png_bytes(picture, made))
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"{path} cannot be written ({reason}).", "Choose a folder that you may write to.") from None

@@ -8,13 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from PIL.Image import Image
 from torch import nn
 
-from ..spec import JobSpec
+from .. import platform
+from ..spec import JobSpec, SamplePrompt
 from . import device
+from .draw import draw
 from .families.base import ModelFamily
 from .lora import LoraSet
 from .memory import Plan
+from .picture_file import Made, png_bytes
 from .prepare import TextBank
 from .progress import Progress
 
@@ -75,39 +79,66 @@ class Previews:
             texts: features of all prompts, or None where `encoders` are trained and must be asked.
         """
         started = time.monotonic()
-        with torch.no_grad():
-            for prompt_index in range(len(self._prompts)):
-                base = self._path(0, prompt_index)
-                if not base.exists():
-                    with lora.weight_scale(0.0):
-                        self._draw_one(unet, texts, encoders, prompt_index, base)
-                    self._tell(progress, base, 0, prompt_index, 0)
-                progress.phase("sampling", prompt_index, len(self._prompts))
-                path = self._path(epoch, prompt_index)
-                self._draw_one(unet, texts, encoders, prompt_index, path)
-                self._tell(progress, path, epoch, prompt_index, step)
-        if self._vae is not None and _size(self._vae["vae"]) > _SMALL:
+        progress.phase("sampling", 0, len(self._prompts))
+        if self._vae is None:
+            self._vae = self._family.load(["vae"], device=self._plan.device, dtype=torch.float32)
+        modules = {"unet": unet, **encoders, **self._vae}
+        if not all(self._path(0, place).exists() for place in range(len(self._prompts))):
+            with lora.weight_scale(0.0):
+                self._draw_all(modules, texts, progress, epoch=0, step=0)
+        self._draw_all(modules, texts, progress, epoch=epoch, step=step)
+        if _size(self._vae["vae"]) > _SMALL:
             self._vae = None
             device.forget_unused(self._plan.device)
         progress.sampled(time.monotonic() - started)
         progress.phase("training", step, progress.total)
 
-    def _draw_one(
+    def _draw_all(
         self,
-        unet: nn.Module,
+        modules: Mapping[str, nn.Module],
         texts: TextBank | None,
-        encoders: Mapping[str, nn.Module],
-        index: int,
-        path: Path,
+        progress: Progress,
+        *,
+        epoch: int,
+        step: int,
     ) -> None:
-        raise NotImplementedError
+        settings = self._settings
+        pictures = draw(
+            self._family,
+            modules,
+            self._prompts,
+            steps=int(settings["sample_steps"]),
+            cfg=float(settings["sample_cfg"]),
+            clip_skip=int(settings["clip_skip"]),
+            device=self._plan.device,
+            dtype=device.DTYPES[self._plan.precision],
+            text_features=None if texts is None else texts.features,
+            velocity=bool(settings["v_parameterization"]),
+            zero_terminal_snr=bool(settings["zero_terminal_snr"]),
+        )
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for place, picture in enumerate(pictures):
+            path = self._path(epoch, place)
+            platform.write_atomic(path, self._png(picture, self._prompts[place]))
+            progress.events.write("sample", path=str(path), epoch=epoch, prompt_index=place, step=step)
+
+    def _png(self, picture: Image, prompt: SamplePrompt) -> bytes:
+        settings = self._settings
+        made = Made(
+            prompt.prompt,
+            prompt.negative,
+            int(settings["sample_steps"]),
+            float(settings["sample_cfg"]),
+            prompt.seed,
+            prompt.width,
+            prompt.height,
+            model=self._family.checkpoint.path.stem,
+            clip_skip=int(settings["clip_skip"]),
+        )
+        return png_bytes(picture, made)
 
     def _path(self, epoch: int, prompt_index: int) -> Path:
         return self._folder / f"e{epoch:03d}-p{prompt_index + 1}.png"
-
-    @staticmethod
-    def _tell(progress: Progress, path: Path, epoch: int, prompt_index: int, step: int) -> None:
-        progress.events.write("sample", path=str(path), epoch=epoch, prompt_index=prompt_index, step=step)
 
 
 def _size(module: nn.Module) -> int:
