@@ -335,5 +335,37 @@ def prepare_console() -> None:
             reconfigure(errors="backslashreplace", **({"encoding": "utf-8"} if _windows() else {}))
 
 
+def has_nvidia() -> bool:
+    """Whether an NVIDIA card with its driver is there, found without loading anything."""
+    if SYSTEM == "darwin":
+        return False
+    if _windows():
+        return os.path.exists(os.path.join(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "nvcuda.dll"))
+    return os.path.exists("/dev/nvidiactl") or os.path.exists("/proc/driver/nvidia/version")
+
+
+def pip_files() -> dict[str, list[Path]]:
+    """Where pip reads its settings: "global", "user" and "site", of each the later file wins (pip's own rule)."""
+    user = Path(os.path.expanduser("~"))
+    name = "pip.ini" if _windows() else "pip.conf"
+    if _windows():
+        shared = [Path(os.environ.get("PROGRAMDATA", r"C:\ProgramData"))]
+        own = [user / "pip" / name, Path(os.environ.get("APPDATA", user)) / "pip" / name]
+    else:
+        config = Path(os.environ.get("XDG_CONFIG_HOME", "").strip() or user / ".config")
+        folders = os.environ.get("XDG_CONFIG_DIRS", "").strip() or "/etc/xdg"
+        shared = [Path(folder) for folder in folders.split(os.pathsep)]
+        own = [user / ".pip" / name, config / "pip" / name]
+    if SYSTEM == "darwin":
+        support = Path("Library", "Application Support")
+        shared = ["/" / support]
+        if (user / support / "pip").is_dir():
+            own[1] = user / support / "pip" / name
+    files = [folder / "pip" / name for folder in shared]
+    if SYSTEM not in ("win32", "darwin"):
+        files.append(Path("/etc") / name)
+    return {"global": files, "user": own, "site": [Path(sys.prefix) / name]}
+
+
 def _windows() -> bool:
     return SYSTEM == "win32"
