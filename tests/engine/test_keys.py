@@ -70,9 +70,7 @@ def test_every_weight_of_a_twin_equals_diffusers_conversion(key: str) -> None:
 def test_every_tensor_of_the_file_is_used_exactly_once_or_known_as_unused(key: str) -> None:
     family: Any = twin_models.family(key)
     sources = [
-        (piece.source, piece.third)
-        for part in ("unet", "vae", *family.text_parts)
-        for piece in family.empty(part)[1]
+        (piece.source, piece.third) for part in ("unet", "vae", *family.text_parts) for piece in family.empty(part)[1]
     ]
     assert len(set(sources)) == len(sources)
     used = {source for source, _ in sources}

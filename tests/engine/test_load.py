@@ -151,7 +151,7 @@ def test_fp8_weights_are_taken_as_they_are_or_refused(tmp_path: Path) -> None:
 
 def test_fingerprints_follow_the_weights_and_not_their_place(tmp_path: Path) -> None:
     family = twin_models.family("sd15")
-    other = bound(changed(tmp_path, **{"betas": torch.zeros(1000)}))
+    other = bound(changed(tmp_path, betas=torch.zeros(1000)))
     assert other.text_fingerprint() == family.text_fingerprint()
     assert other.vae_fingerprint() == family.vae_fingerprint()
     name = "first_stage_model.quant_conv.bias"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +26,19 @@ def folder() -> Path:
     return path
 
 
-@lru_cache(maxsize=None)
+@cache
 def file(key: str, v_pred: bool = False) -> Path:
     """Return the file of a twin."""
     return twins.write(key, folder() / f"{key}{'-v' if v_pred else ''}.safetensors", v_pred=v_pred)
 
 
-@lru_cache(maxsize=None)
+@cache
 def family(key: str, v_pred: bool = False) -> ModelFamily:
     """Return the family bound to a twin."""
     return for_checkpoint(require_base(file(key, v_pred)))
 
 
-@lru_cache(maxsize=None)
+@cache
 def networks(key: str) -> dict[str, Any]:
     """Return all networks of a twin in fp32."""
     bound = family(key)
