@@ -6,6 +6,7 @@ trains in a data root, in the order of the queue. A trainer outlives its supervi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -119,7 +120,9 @@ class Supervisor:
         """Let another process supervise. What trains goes on."""
         if self._leads:
             self._leads = False
-            self._store.give_lease_back(self._claim)
+            # On a full disk it cannot be given back: it is taken over as soon as this process has ended.
+            with contextlib.suppress(AtelierError):
+                self._store.give_lease_back(self._claim)
 
     # ---- the lease
 

@@ -2,7 +2,7 @@
 
 Everything else goes to the real Python. `fake.json` in the data root says how it behaves::
 
-    {"steps": 20, "seconds": 0.01, "end": "done" | "kill" | "memory" | "import" | "disk" | "fault" | "failed" | "hang"}
+    {"import_seconds": 0, "steps": 20, "seconds": 0.01, "end": "done" | "kill" | "memory" | "import" | "disk" | "fault" | "failed" | "hang"}
 
 `"at"` is the step at which an end other than `done` comes. What it "learned" is one line a step in `state/fake.txt`,
 so that a run that was ended and resumed can be compared with one that never stopped.
@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
@@ -36,6 +37,9 @@ _LAST_WORDS = {
 
 def main(arguments: list[str]) -> int:
     if arguments[:2] != ["-m", "trainer_bridge.engine"]:
+        if arguments[1:3] == ["trainer_bridge.dataset", "import"]:
+            asked = json.loads(Path(arguments[3]).read_text())
+            time.sleep(_behaviour(Path(asked["root"])).get("import_seconds", 0))
         os.execv(sys.executable, [sys.executable, *arguments])
     command, *rest = arguments[2:]
     if command == "facts":
@@ -58,7 +62,7 @@ def generate(request: Path) -> int:
 
 
 def train(folder: Path) -> int:
-    behaviour = _behaviour(folder)
+    behaviour = _behaviour(folder.parent.parent)
     spec = read_spec(folder)
     total = int(behaviour.get("steps", 20))
     learned = folder / "state" / "fake.txt"
@@ -97,8 +101,8 @@ def train(folder: Path) -> int:
     return 0
 
 
-def _behaviour(folder: Path) -> dict[str, object]:
-    file = folder.parent.parent / "fake.json"
+def _behaviour(root: Path) -> dict[str, Any]:
+    file = root / "fake.json"
     return json.loads(file.read_text()) if file.exists() else {}
 
 
