@@ -25,7 +25,7 @@ MACHINE = "2 cores Zen4 CPU"
 PHASES: dict[str, list[str]] = {
     "vae": ["vae", "--samples", "7000", "--lr", "4e-4"],
     "text": ["text", "--steps", "450"],
-    "unet": ["unet", "--samples", "108000", "--pictures", "8192"],
+    "unet": ["unet", "--samples", "98000", "--pictures", "8192"],
     "decoder": ["vae", "--decoder-only", "--samples", "3600", "--lr", "2.5e-4", "--first", "7000", "--share", "0.75"],
     "probe": ["probe", "train"],
 }
