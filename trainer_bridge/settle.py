@@ -214,7 +214,7 @@ class Settled:
         if fixed is not None:
             views, why = (
                 int(fixed) * batch,
-                f"The steps are set: so often that they make about {_EPOCHS} epochs.",
+                f"As often as makes about {_EPOCHS} epochs of the steps that are set.",
             )
         repeats = max(1, int(views) // (_EPOCHS * self._count))
         self.put("num_repeats", repeats, why)
@@ -237,7 +237,8 @@ class Settled:
             self.put("lr_warmup_steps", 0, "A constant learning rate has no warm-up.")
         else:
             warmup = min(100, int(self.values["max_train_steps"]) // 20)
-            self.put("lr_warmup_steps", warmup, "A gentle start: the first steps know little of the pictures.")
+            why = "A gentle start: the first steps know little of the pictures."
+            self.put("lr_warmup_steps", warmup, why if warmup else "So few steps leave no room for a warm-up.")
 
     def _batches(self) -> int:
         """Return the batches of an epoch: each bucket fills its own."""
