@@ -2,7 +2,8 @@
 
 Everything else goes to the real Python. `fake.json` in the data root says how it behaves::
 
-    {"import_seconds": 0, "steps": 20, "seconds": 0.01, "end": "done" | "kill" | "memory" | "import" | "disk" | "fault" | "failed" | "hang"}
+    {"import_seconds": 0, "steps": 20, "seconds": 0.01, "at": 10,
+     "end": "done" | "kill" | "memory" | "import" | "disk" | "fault" | "failed" | "hang"}
 
 `"at"` is the step at which an end other than `done` comes. What it "learned" is one line a step in `state/fake.txt`,
 so that a run that was ended and resumed can be compared with one that never stopped.

@@ -55,10 +55,10 @@ def explain(output: str, where: str) -> Ending:
         return Ending(
             job.FAILED, f"A part of the trainer cannot be loaded ({missing[1].strip()}).", _CHECK, "environment"
         )
-    if _LIBRARY.search(last) or _NO_PYTHON.search(text):
-        return Ending(job.FAILED, "The trainer's Python cannot start.", _CHECK, "environment")
     if _CRASH.search(text):
         return Ending(job.FAILED, f"The trainer crashed in a library. Its messages are in {where}.", _CHECK, "crash")
+    if _LIBRARY.search(last) or _NO_PYTHON.search(text):
+        return Ending(job.FAILED, "The trainer's Python cannot start.", _CHECK, "environment")
     faults = _ERROR.findall(last)
     if faults:
         return Ending(
