@@ -20,6 +20,7 @@ _BY_HAND = "You set this."
 _EPOCHS = 10
 #: At most so many saves and rounds of samples, however many epochs there are.
 _SAVES = 12
+_MOST_PARTS = 256
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def settle(
     settled.choose_precision()
     settled.choose_memory()
     settled.choose_length()
+    settled.choose_rates()
     settled.choose_saves()
     settled.fill()
     settled.count_cost()
@@ -141,6 +143,8 @@ class Settled:
             self.put_preset("keep_tokens")
         else:
             self.put("keep_tokens", 0, "There is no trigger word to keep in front.")
+        if self._dataset.captions and not any(self._dataset.captions):
+            self.put("shuffle_caption", False, "There are no captions to shuffle.")
 
     def choose_network(self) -> None:
         """Alpha follows the rank; what is not trained says so."""
@@ -149,11 +153,7 @@ class Settled:
         rank, conv = int(self.values["network_dim"]), int(self.values["conv_dim"])
         self.put("network_alpha", rank * float(share), why)
         if conv:
-            self.put(
-                "conv_alpha",
-                conv * float(share),
-                "The same share of its rank as the other layers' alpha.",
-            )
+            self.put("conv_alpha", conv * float(share), "The same share of its rank as the other layers' alpha.")
         else:
             self.put("conv_alpha", 1.0, "Not used: the convolutions are left as they are.")
         if self.values["network_train_unet_only"] and "text_encoder_lr" not in self._overrides:
@@ -184,7 +184,7 @@ class Settled:
         if "train_batch_size" in self._overrides or self._fits():
             return
         batch, parts = int(self.values["train_batch_size"]), int(self.values["gradient_accumulation_steps"])
-        while batch > 1 and not self._fits():
+        while batch > 1 and parts * 2 <= _MOST_PARTS and not self._fits():
             batch, parts = (batch + 1) // 2, parts * 2
             self.values["train_batch_size"] = batch
             self.reasons["train_batch_size"] = "As many pictures at once as fit in memory."
@@ -212,26 +212,22 @@ class Settled:
         if fixed is None and "max_train_steps" in self._own and "num_repeats" not in self._overrides:
             fixed = self._own["max_train_steps"].value
         if fixed is not None:
-            views, why = (
-                int(fixed) * batch,
-                f"As often as makes about {_EPOCHS} epochs of the steps that are set.",
-            )
-        repeats = max(1, int(views) // (_EPOCHS * self._count))
-        self.put("num_repeats", repeats, why)
+            views = int(fixed) * batch
+            why = f"As often as makes about {_EPOCHS} epochs of the steps that are set."
+        self.put("num_repeats", max(1, int(views) // (_EPOCHS * self._count)), why)
         per_epoch = self._batches()
         steps = max(1, math.ceil(per_epoch * _EPOCHS / int(self.values["gradient_accumulation_steps"])))
         shown = f"{self._count} pictures x {self.values['num_repeats']} repeats x {_EPOCHS} epochs"
-        self.put(
-            "max_train_steps",
-            steps,
-            shown + (f" in batches of {batch}." if batch > 1 else "."),
-        )
+        self.put("max_train_steps", steps, shown + (f" in batches of {batch}." if batch > 1 else "."))
         if "num_repeats" in self._overrides and "max_train_steps" not in self._overrides:
             # Repeats set by hand win over steps that the base's preset fixes.
             self.values["max_train_steps"] = _bounded(fields.field("max_train_steps"), steps)
             self.reasons["max_train_steps"] = shown + "."
         done = int(self.values["max_train_steps"]) * int(self.values["gradient_accumulation_steps"])
         self._epochs = math.ceil(done / per_epoch)
+
+    def choose_rates(self) -> None:
+        """The learning rate rises at first, unless it is to be constant."""
         self.put_preset("lr_scheduler")
         if self.values["lr_scheduler"] == "constant":
             self.put("lr_warmup_steps", 0, "A constant learning rate has no warm-up.")
@@ -291,7 +287,7 @@ class Settled:
 
 def _bounded(field: fields.Field, value: Value) -> Value:
     """Return a reckoned number within the field's bounds, where many pictures may ask for more."""
-    if field.kind not in ("int", "float"):
+    if field.minimum is None or field.maximum is None:
         return value
-    assert field.minimum is not None and field.maximum is not None, field.name
-    return type(value)(min(max(value, field.minimum), field.maximum))
+    number = min(max(float(value), field.minimum), field.maximum)
+    return int(number) if field.kind == "int" else number

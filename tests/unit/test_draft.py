@@ -250,6 +250,12 @@ def test_without_a_trigger_no_tag_is_kept(bases: dict[str, Checkpoint]) -> None:
     assert found.spec.sample_prompts[0].prompt == "red, hat"
 
 
+def test_without_captions_nothing_is_shuffled(bases: dict[str, Checkpoint]) -> None:
+    assert draft(bases["sd15"], captions=("", "")).settings["shuffle_caption"] is False
+    assert draft(bases["sd15"], captions=("", "a, b")).settings["shuffle_caption"] is True
+    assert draft(bases["sd15"]).settings["shuffle_caption"] is True
+
+
 def test_sample_prompts_are_the_first_captions_that_differ(bases: dict[str, Checkpoint]) -> None:
     found = draft(bases["tiny"], captions=("hat", "mia, hat", "", "smile, mia, hat"))
     assert found.spec is not None
