@@ -29,6 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     if list(arguments) == [host_start.BACKGROUND]:
         return host_start.background()
     platform.prepare_console()
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # so that children are ended too
     options, rest = _parse(arguments)
     try:
         return _run(options, rest)

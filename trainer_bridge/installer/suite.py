@@ -31,8 +31,15 @@ def run_suite(python: Path, arguments: Sequence[str], *, checks: Mapping[str, Se
     chosen = checks if checks is not None else ({} if arguments else CHECKS)
     variables = _variables()
     running = {title: _start([str(python), *argv], variables) for title, argv in chosen.items()}
-    code, closing = _pytest(python, arguments, variables)
-    codes = [_finish(title, process) for title, process in running.items()]
+    argv = ["-m", "pytest", "-n", str(_WORKERS), "--dist", "worksteal", "--color=no", *arguments]
+    tests = _start([str(python), *argv], variables)
+    try:
+        code, closing = _watch(tests)
+        codes = [_finish(title, process) for title, process in running.items()]
+    except BaseException:
+        for process in (tests, *running.values()):
+            process.terminate()  # the workers end with the process that started them
+        raise
     print(f"All checks took {time.monotonic() - started:.0f} s.")
     print(closing, flush=True)
     return next((each for each in (code, *codes) if each != 0), 0)
@@ -65,19 +72,15 @@ def _finish(title: str, process: subprocess.Popen[str]) -> int:
     return code
 
 
-def _pytest(python: Path, arguments: Sequence[str], variables: Mapping[str, str]) -> tuple[int, str]:
-    """(exit code, closing line), with everything but the closing line printed as it comes."""
-    argv = [str(python), "-m", "pytest", "-n", str(_WORKERS), "--dist", "worksteal", "--color=no", *arguments]
-    process = _start(argv, variables)
+def _watch(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """(exit code, closing line) of pytest, with everything but the closing line printed as it comes."""
     started = platform.identify(process.pid)
     if started is not None:
         environment.hold(started)
     held = ""
-    with process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if held:
-                sys.stdout.write(held)
-                sys.stdout.flush()
-            held = line
-    return process.returncode, held.rstrip()
+    assert process.stdout is not None
+    for line in process.stdout:
+        sys.stdout.write(held)
+        sys.stdout.flush()
+        held = line
+    return process.wait(), held.rstrip()

@@ -158,9 +158,13 @@ def _run(argv: Sequence[str], variables: dict[str, str], say: Say) -> None:
         raise InstallFailed(f"{argv[0]}: {error.strerror}") from error
     with process:
         assert process.stdout is not None
-        for line in process.stdout:
-            tail = [*tail[-60:], line]
-            say(line.rstrip())
+        try:
+            for line in process.stdout:
+                tail = [*tail[-60:], line]
+                say(line.rstrip())
+        except BaseException:
+            process.kill()
+            raise
     if process.returncode != 0:
         raise InstallFailed("".join(tail))
 
