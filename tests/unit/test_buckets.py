@@ -37,7 +37,7 @@ def error(size: tuple[int, int], width: int, height: int) -> Fraction:
 
 
 @given(SIDES, SIDES, choices())
-@hypothesis_settings(max_examples=400, deadline=None)
+@hypothesis_settings(max_examples=400)
 def test_a_bucket_keeps_its_promises(width: int, height: int, values: dict[str, Any]) -> None:
     bucket = bucket_for(width, height, values)
     step, resolution = values["bucket_reso_steps"], values["resolution"]
@@ -58,7 +58,7 @@ def test_a_bucket_keeps_its_promises(width: int, height: int, values: dict[str, 
 
 
 @given(SIDES, SIDES, choices())
-@hypothesis_settings(max_examples=300, deadline=None)
+@hypothesis_settings(max_examples=300)
 def test_scaling_keeps_the_aspect_ratio_to_half_a_pixel(width: int, height: int, values: dict[str, Any]) -> None:
     bucket = bucket_for(width, height, values)
     scale = max(Fraction(bucket.width, width), Fraction(bucket.height, height))
@@ -67,7 +67,7 @@ def test_scaling_keeps_the_aspect_ratio_to_half_a_pixel(width: int, height: int,
 
 
 @given(SIDES, SIDES, choices(bucket_no_upscale=True))
-@hypothesis_settings(max_examples=400, deadline=None)
+@hypothesis_settings(max_examples=400)
 def test_nothing_is_enlarged(width: int, height: int, values: dict[str, Any]) -> None:
     bucket = bucket_for(width, height, values)
     step = values["bucket_reso_steps"]
@@ -78,7 +78,7 @@ def test_nothing_is_enlarged(width: int, height: int, values: dict[str, Any]) ->
 
 
 @given(SIDES, SIDES, choices(bucket_no_upscale=True, enable_bucket=True))
-@hypothesis_settings(max_examples=200, deadline=None)
+@hypothesis_settings(max_examples=200)
 def test_a_small_picture_keeps_its_own_size(width: int, height: int, values: dict[str, Any]) -> None:
     step, longest = values["bucket_reso_steps"], values["max_bucket_reso"]
     own = [max(step, min(side, longest) // step * step) for side in (width, height)]
@@ -88,7 +88,7 @@ def test_a_small_picture_keeps_its_own_size(width: int, height: int, values: dic
 
 
 @given(SIDES, SIDES, choices(bucket_no_upscale=False, enable_bucket=True))
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=60)
 def test_no_other_bucket_fits_the_ratio_better(width: int, height: int, values: dict[str, Any]) -> None:
     step, resolution = values["bucket_reso_steps"], values["resolution"]
     longest = values["max_bucket_reso"] // step * step
@@ -105,7 +105,7 @@ def test_no_other_bucket_fits_the_ratio_better(width: int, height: int, values: 
 
 
 @given(SIDES, SIDES, choices())
-@hypothesis_settings(max_examples=200, deadline=None)
+@hypothesis_settings(max_examples=200)
 def test_a_turned_picture_gets_the_turned_bucket(width: int, height: int, values: dict[str, Any]) -> None:
     one, other = bucket_for(width, height, values), bucket_for(height, width, values)
     if error((one.width, one.height), width, height) != error((one.height, one.width), width, height):

@@ -87,7 +87,7 @@ def test_the_seeds_themselves_are_pictures() -> None:
 
 
 @given(mutated())
-@hypothesis_settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@hypothesis_settings(max_examples=400, suppress_health_check=list(HealthCheck))
 def test_mutated_files_end_in_a_picture_or_a_sentence(data: bytes) -> None:
     check(data)
 
@@ -107,7 +107,7 @@ def test_mutated_files_end_in_a_picture_or_a_sentence(data: bytes) -> None:
     ),
     st.binary(max_size=200),
 )
-@hypothesis_settings(max_examples=200, deadline=None)
+@hypothesis_settings(max_examples=200)
 def test_random_bytes_behind_a_signature(signature: bytes, data: bytes) -> None:
     check(signature + data)
 

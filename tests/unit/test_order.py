@@ -26,7 +26,7 @@ def order(sizes: list[tuple[int, int]], **changes: Any) -> Order:
 
 
 @given(PICTURES, st.integers(1, 5), st.integers(1, 4), st.integers(0, 3), st.integers(0, 5))
-@hypothesis_settings(max_examples=150, deadline=None)
+@hypothesis_settings(max_examples=150)
 def test_an_epoch_shows_each_picture_its_repeats(
     sizes: list[tuple[int, int]], batch: int, repeats: int, epoch: int, seed: int
 ) -> None:
@@ -48,7 +48,7 @@ def test_a_round_shows_every_picture_of_a_bucket_before_any_again() -> None:
 
 
 @given(PICTURES, st.integers(1, 3), st.lists(st.integers(0, 10**6), min_size=1, max_size=8))
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=60)
 def test_a_batch_does_not_depend_on_what_was_asked_before(
     sizes: list[tuple[int, int]], batch: int, asked: list[int]
 ) -> None:
@@ -126,7 +126,7 @@ def test_no_pictures_are_a_bug_of_the_caller() -> None:
 
 
 @given(st.integers(1, 300), st.integers(0, 3))
-@hypothesis_settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=40)
 def test_shuffled_is_an_order(count: int, seed: int) -> None:
     assert sorted(shuffled(place, count, seed) for place in range(count)) == list(range(count))
 

@@ -6,6 +6,8 @@ import os
 import stat
 from pathlib import Path
 
+from .. import platform
+
 
 class NotAFile(OSError):
     """What stands under the name is a pipe, a device or the like, which could be read for ever."""
@@ -19,7 +21,7 @@ def read_bounded(path: Path, limit: int) -> bytes:
         OSError: it cannot be read.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-    descriptor = os.open(path, flags)
+    descriptor = os.open(platform.long_path(path), flags)
     with open(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise NotAFile(f"{printable(path.name)} is not an ordinary file")

@@ -82,7 +82,7 @@ def import_folder(images: Path, root: Path, progress: Callable[[int, int], None]
         UserError: no such folder, fewer than three usable pictures, or the data root cannot be written.
     """
     store = _store(root)
-    found = scan(images, skip=root)
+    found = scan(images, skip=(root, store))
     result = Result(left_out=list(found.left_out))
     seen: dict[str, int] = {}
     beyond = 0

@@ -191,10 +191,12 @@ def _check_whole(data: bytes, image: Image.Image) -> None:
 
 
 def _is_animation(data: bytes, image: Image.Image) -> bool:
-    """Say whether there are more frames. Looking for them moves the picture, so a second one is asked."""
-    if image.format == "MPO" or getattr(image, "is_animated", None) is None:
+    """Say whether there are more frames or pages. A photograph's second view (MPO) is no animation."""
+    if image.format == "MPO":
         return False
-    try:
+    if image.format not in ("GIF", "TIFF"):
+        return bool(getattr(image, "is_animated", False))
+    try:  # these look for the second frame, which moves the picture: another one is asked
         with Image.open(io.BytesIO(data), formats=(str(image.format),)) as second:
             return bool(getattr(second, "is_animated", False))
     except Exception:  # noqa: BLE001 - broken later frames do not matter to the first

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -84,13 +84,13 @@ class Found:
         return printable(path.relative_to(self.base).as_posix())
 
 
-def scan(folder: Path, skip: Path) -> Found:
+def scan(folder: Path, skip: Collection[Path]) -> Found:
     """Look through a folder and the folders in it. Hidden files and what systems leave behind are passed over.
 
     Links are followed as long as they stay inside the folder.
 
     Args:
-        skip: a folder that is passed over: the data root, which may lie inside.
+        skip: folders that are passed over: those of the data root, which may lie inside.
 
     Raises:
         UserError: it is no folder, cannot be read, or holds more than a dataset ever would.
@@ -111,7 +111,7 @@ def scan(folder: Path, skip: Path) -> Found:
             "Check its path and its permissions.",
         ) from None
     found = Found(base)
-    seen = {base, skip.resolve()}
+    seen = {base, *(folder.resolve() for folder in skip)}
     for entry in _walk(found, base, seen):
         _sort_in(found, Path(entry.path))
     found.pictures.sort(key=lambda path: natural(path.relative_to(base).as_posix()))
@@ -169,6 +169,8 @@ def _inside(found: Found, base: Path, entry: os.DirEntry[str]) -> Path | None:
     """Return where the entry really is; None, with a reason, when that is nowhere in the folder."""
     path = Path(entry.path)
     try:
+        if not entry.is_symlink() and entry.is_file():
+            return path
         target = path.resolve(strict=True)
     except (OSError, RuntimeError):
         if _is_picture(path):
