@@ -14,6 +14,7 @@ from tests.ldm_keys import SD15, SD15_PARTS, SDXL, UNet
 from trainer_bridge import estimate, fields, sentence
 from trainer_bridge.checkpoint import inspect
 from trainer_bridge.device import DeviceFacts, parse, read_device
+from trainer_bridge.families import FAMILIES
 from trainer_bridge.preset import choices
 from trainer_bridge.safetensors_header import Tensor
 from trainer_bridge.signatures import Weights
@@ -198,7 +199,10 @@ def test_one_picture_and_one_step_are_singular(tmp_path: Path) -> None:
 # ---- presets
 
 
-@pytest.mark.parametrize("family", ["sd15", "sd2", "sdxl", None])
+TRAINABLE = [key for key, family in FAMILIES.items() if family.trainable]
+
+
+@pytest.mark.parametrize("family", [*TRAINABLE, None])
 @pytest.mark.parametrize("type_", TYPES)
 def test_presets_hold_known_settings_with_reasons(family: str | None, type_: str) -> None:
     found, own = choices(family, type_, None)
@@ -211,7 +215,7 @@ def test_presets_hold_known_settings_with_reasons(family: str | None, type_: str
 
 def test_the_rate_of_learning_stays_in_the_known_range() -> None:
     """Under Adam a step of the weights is as large as rate x alpha / rank: 1.9e-5 to 2.5e-4 in published presets."""
-    for family in ("sd15", "sd2", "sdxl"):
+    for family in TRAINABLE:
         for type_ in TYPES:
             found, _ = choices(family, type_, None)
             assert 1.9e-5 <= float(found["unet_lr"].value) * float(found["alpha_share"].value) <= 2.5e-4
