@@ -29,7 +29,6 @@ def main(arguments: Sequence[str]) -> int:
     if list(arguments) == [host_start.BACKGROUND]:
         return host_start.background()
     platform.prepare_console()
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # so that children are ended too
     options, rest = _parse(arguments)
     try:
         return _run(options, rest)
@@ -100,4 +99,5 @@ def _demo(python: Path, rest: Sequence[str]) -> int:
 
 def run() -> None:
     """Entry of `install.py`."""
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # so that what was started is ended too
     sys.exit(main(sys.argv[1:]))
