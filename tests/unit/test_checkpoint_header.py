@@ -185,7 +185,7 @@ def test_half_characters_in_metadata_are_replaced(tmp_path: Path) -> None:
     value.encode()
 
 
-@settings(max_examples=120, deadline=2000)
+@settings(max_examples=120, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_end_in_a_sentence_or_a_header(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzz.safetensors"
@@ -207,7 +207,7 @@ NEAR = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=120, deadline=2000)
+@settings(max_examples=120, deadline=None)
 @given(st.dictionaries(st.sampled_from(["a", "b", "__metadata__", "\ud800"]), NEAR | JSON), st.integers(0, 40))
 def test_any_json_ends_in_a_sentence_or_a_header(
     tmp_path_factory: pytest.TempPathFactory, header: object, data_bytes: int

@@ -6,7 +6,7 @@ from collections import Counter
 from itertools import permutations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer_bridge.counter import below, number, permutation, shuffled, uniform
@@ -22,6 +22,7 @@ def test_the_numbers_are_these_for_ever() -> None:
     assert [shuffled(place, 6, 1, "order") for place in range(6)] == [0, 3, 1, 5, 4, 2]
 
 
+@settings(deadline=None)
 @given(KEYS)
 def test_bounds(keys: list[int | str]) -> None:
     assert 0 <= number(*keys) < 2**63
@@ -30,6 +31,7 @@ def test_bounds(keys: list[int | str]) -> None:
     assert number(*keys) == number(*keys)
 
 
+@settings(deadline=None)
 @given(KEYS, KEYS)
 def test_other_keys_give_other_numbers(one: list[int | str], other: list[int | str]) -> None:
     if one != other:
@@ -52,6 +54,7 @@ def test_uniform_is_even_and_neighbours_do_not_hang_together() -> None:
     assert abs(together) < 0.03
 
 
+@settings(deadline=None)
 @given(st.integers(0, 60), KEYS)
 def test_permutations_hold_every_place_once(count: int, keys: list[int | str]) -> None:
     assert sorted(permutation(count, *keys)) == list(range(count))

@@ -331,7 +331,7 @@ OVERRIDES = st.fixed_dictionaries({}, optional={field.name: _value(field) for fi
 SIZES = st.lists(st.tuples(st.integers(1, 5000), st.integers(1, 5000)), min_size=1, max_size=40)
 
 
-@settings(max_examples=150, deadline=5000)
+@settings(max_examples=150, deadline=None)
 @given(
     OVERRIDES,
     SIZES,

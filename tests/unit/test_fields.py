@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer_bridge import fields
@@ -103,6 +103,7 @@ def test_parse_refuses(name: str, text: str) -> None:
         BY_NAME[name].parse(text)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(FIELDS), st.text(max_size=60))
 def test_any_text_parses_or_is_refused(field: Field, text: str) -> None:
     try:
@@ -113,6 +114,7 @@ def test_any_text_parses_or_is_refused(field: Field, text: str) -> None:
         assert field.check(value) == value
 
 
+@settings(deadline=None)
 @given(st.sampled_from(FIELDS), st.none() | st.integers() | st.floats() | st.booleans() | st.text(max_size=9))
 def test_checking_twice_changes_nothing(field: Field, value: Any) -> None:
     try:
