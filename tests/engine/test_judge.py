@@ -10,10 +10,10 @@ pytest.importorskip("torch")
 from trainer_bridge.engine.judge import Judge  # noqa: E402
 
 
-def verdicts(losses: list[float]) -> tuple[str | None, int]:
+def verdicts(losses: list[float], nothing: float = 0.5) -> tuple[str | None, int]:
     judge = Judge()
     for step, loss in enumerate(losses):
-        verdict = judge.see(loss)
+        verdict = judge.see(loss, nothing)
         if verdict is not None:
             return verdict, step
     return None, len(losses)
@@ -32,7 +32,8 @@ def test_noise_alone_never_stops_a_run(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_random_weights_with_a_large_loss_may_train(seed: int) -> None:
-    assert verdicts(noisy(seed, 3.0, 500))[0] is None
+    chance = random.Random(seed)
+    assert verdicts([3.0 * chance.uniform(0.5, 1.5) for _ in range(500)])[0] is None
 
 
 def test_a_loss_that_settles_higher_is_no_divergence() -> None:
@@ -45,9 +46,9 @@ def test_single_outliers_are_forgiven() -> None:
     assert verdicts(losses)[0] is None
 
 
-def test_an_explosion_at_the_start_is_seen_within_ten_steps() -> None:
-    verdict, step = verdicts([0.1, 0.3, *[1e4] * 30])
-    assert verdict == "diverged" and step <= 12
+def test_an_explosion_at_the_start_is_seen_within_twenty_steps() -> None:
+    verdict, step = verdicts([0.1, 0.3, *[1.5] * 30])
+    assert verdict == "diverged" and step <= 20
 
 
 def test_a_slow_divergence_is_seen() -> None:
@@ -63,8 +64,8 @@ def test_no_number_stops_at_once(value: float) -> None:
 def test_the_averages_survive_json_exactly() -> None:
     whole, split = Judge(), Judge()
     for place, loss in enumerate(noisy(6, 0.1, 200)):
-        whole.see(loss)
-        split.see(loss)
+        whole.see(loss, 0.5)
+        split.see(loss, 0.5)
         if place % 37 == 0:
             split = Judge.of(json.loads(json.dumps(split.to_json())))
     assert whole == split
@@ -73,8 +74,8 @@ def test_the_averages_survive_json_exactly() -> None:
 def test_calm_only_while_the_average_is_near_its_best() -> None:
     judge = Judge()
     for loss in noisy(7, 0.08, 200):
-        judge.see(loss)
+        judge.see(loss, 0.5)
     assert judge.calm
     for _ in range(40):
-        judge.see(0.8)
+        judge.see(0.8, 0.5)
     assert not judge.calm

@@ -12,9 +12,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
 from trainer_bridge.engine import loss, memory, setup  # noqa: E402
+from trainer_bridge.engine.families.sd import SD15  # noqa: E402
 from trainer_bridge.engine.progress import Progress  # noqa: E402
 from trainer_bridge.engine.run import run  # noqa: E402
-from trainer_bridge.engine.families.sd import SD15  # noqa: E402
+from trainer_bridge.engine.state import load_state  # noqa: E402
 from trainer_bridge.errors import EXIT_DONE, EXIT_FAILED, EXIT_INPUT, EXIT_STOPPED  # noqa: E402
 from trainer_bridge.events import EventWriter  # noqa: E402
 
@@ -198,20 +199,19 @@ def test_bf16_and_checkpointing(tmp_path: Path, bases: Path) -> None:
 
 
 def test_checkpointing_and_chunks_change_only_the_rounding(tmp_path: Path, bases: Path) -> None:
-    from safetensors.torch import load_file
-
-    loras = []
+    gradients = []
     for name, lighter in (("plain", 0), ("checkpointing", 1), ("chunks", 2)):
-        folder = make_job(tmp_path / name, base_file(bases), save_precision="float", max_train_steps=1)
+        folder = make_job(tmp_path / name, base_file(bases), max_train_steps=1)
         plan = memory.Plan("cpu", 1, "no", 2, False, 1, True, "test")
         for _ in range(lighter):
             plan = plan.lighter() or plan
         memory.write_plan(folder, plan)
         assert run(folder) == EXIT_DONE
-        loras.append(load_file(tmp_path / name / "out" / "test.safetensors"))
-    for other in loras[1:]:
-        for key, tensor in loras[0].items():
-            torch.testing.assert_close(other[key], tensor, rtol=1e-3, atol=1e-5)
+        saved, _ = load_state(folder / "state")
+        assert saved is not None
+        gradients.append(saved.tensors["unet.exp_avg"])  # a tenth of the first gradient
+    for other in gradients[1:]:
+        assert float((other - gradients[0]).norm() / gradients[0].norm()) < 1e-4
 
 
 def test_out_of_memory_steps_down_and_goes_on(tmp_path: Path, bases: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,11 +257,20 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, bases: Path, mon
     assert not (tmp_path / "out").exists()
 
 
-def test_a_learning_rate_that_burns_is_stopped(tmp_path: Path, bases: Path) -> None:
-    folder = make_job(tmp_path, base_file(bases), unet_lr=1.0, max_train_steps=200, lr_scheduler="constant")
+def test_a_run_that_burns_is_stopped(tmp_path: Path, bases: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_job(tmp_path, base_file(bases), max_train_steps=60)
+    original, calls = loss.batch_loss, [0]
+
+    def burning(*arguments: Any) -> Any:
+        calls[0] += 1
+        return original(*arguments) * (1.0 if calls[0] < 6 else 20.0)
+
+    monkeypatch.setattr(loss, "batch_loss", burning)
     assert run(folder) == EXIT_FAILED
     told = events(folder)[-1]
-    assert told["kind"] in ("diverged", "nan") and told["step"] < 100
+    assert told["kind"] == "diverged" and told["step"] < 30
+    assert "learning rate" in told["way_out"]
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("place", ["state", "epochs", "out", "events.jsonl"])

@@ -28,7 +28,7 @@ def state() -> dict[str, torch.Tensor]:
 
 def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     with safe_open(str(path), "pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata())
+        return {key: file.get_tensor(key) for key in list(file.keys())}, dict(file.metadata())
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp16", "float16"), ("bf16", "bfloat16"), ("float", "float32")])

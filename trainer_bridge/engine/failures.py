@@ -71,9 +71,7 @@ def failure_of(error: BaseException, log: str) -> Failure:
             "memory",
         )
     if isinstance(error, OSError):
-        return Failure(
-            f"A file cannot be used: {error}.", "Check the folder and its rights, then resume.", "disk"
-        )
+        return Failure(f"A file cannot be used: {error}.", "Check the folder and its rights, then resume.", "disk")
     return Failure(
         f"A fault in the trainer ({type(error).__name__}).",
         f"The traceback is in {log}; please report it.",

@@ -1,10 +1,10 @@
 """Watches the loss: stops a run that has broken, and never one that is merely noisy.
 
-The loss of single steps says little: it depends on the timestep far more than on what was learnt. So averages
-are judged, against two bounds. A run has *blown up* when ten losses in a row average more than thirty times
-what drawing nothing at all would cost (noise has variance 1, so about 1) or what the first two steps cost, whichever
-is more. It *diverges* when its average over about fifty steps stays above three times the best that it had,
-for thirty steps on end.
+The loss of a single step says little: it depends on the timestep far more than on what was learnt. So
+averages are judged, against two bounds. *Worse than nothing*: over twenty steps on end the loss is more than
+twice what drawing nothing at all would have cost for the same pictures, noise and timesteps (a base that was
+no better to begin with is measured against its own start). *Diverging*: the average over about fifty steps
+stays above three times the best that it had, for thirty steps on end.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 _WINDOW = 50
-_RECENT = 10
-_BLOWN_UP = 30.0
+_RECENT = 20
+_WORSE = 2.0
 _DIVERGED = 3.0
 _PATIENCE = 30
 _CALM = 2.0
@@ -31,8 +31,8 @@ class Judge:
         average: exponential average over about fifty steps, started as a plain one.
         best: lowest average after fifty steps; None before.
         bad: steps on end that the average was too high.
-        first: the larger of the first two losses.
-        recent: the last ten losses.
+        first: the larger of the first two losses, each as a multiple of what nothing would have cost.
+        recent: the last twenty losses as such multiples.
     """
 
     steps: int = 0
@@ -50,22 +50,26 @@ class Judge:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
-    def see(self, loss: float) -> str | None:
-        """Take the loss of a step; return `nan` or `diverged` when the run has broken."""
+    def see(self, loss: float, nothing: float) -> str | None:
+        """Take the loss of a step; return `nan` or `diverged` when the run has broken.
+
+        Args:
+            nothing: the loss that a prediction of zeros would have had.
+        """
         if not math.isfinite(loss):
             return "nan"
         self.steps += 1
         self.average += (loss - self.average) / min(self.steps, _WINDOW)
-        self.recent = [*self.recent[1 - _RECENT :], loss]
+        multiple = loss / max(nothing, 1e-12)
+        self.recent = [*self.recent[1 - _RECENT :], multiple]
         if self.steps <= 2:
-            self.first = max(self.first, loss)
+            self.first = max(self.first, multiple)
         if self.steps >= _WINDOW:
             self.best = self.average if self.best is None else min(self.best, self.average)
             self.bad = self.bad + 1 if self.average > _DIVERGED * self.best else 0
-        blown_up = len(self.recent) == _RECENT and sum(self.recent) / _RECENT > _BLOWN_UP * max(
-            1.0, self.first
-        )
-        return "diverged" if blown_up or self.bad >= _PATIENCE else None
+        bound = _WORSE * max(1.0, self.first)
+        worse = len(self.recent) == _RECENT and sum(self.recent) / _RECENT > bound
+        return "diverged" if worse or self.bad >= _PATIENCE else None
 
     @property
     def calm(self) -> bool:

@@ -90,9 +90,7 @@ def train(folder: Path, spec: JobSpec, progress: Progress, control: Control) -> 
 
     # ---- the base, frozen, and what is trained on it
     progress.phase("loading")
-    parts = (["unet"] if float(settings["unet_lr"]) > 0.0 else []) + (
-        list(family.text_parts) if encoders_learn else []
-    )
+    parts = (["unet"] if float(settings["unet_lr"]) > 0.0 else []) + (list(family.text_parts) if encoders_learn else [])
     modules = family.load(dict.fromkeys(["unet", *parts]), device=plan.device, dtype=dtype)
     unet, encoders = modules["unet"], {part: modules[part] for part in parts if part != "unet"}
     apply_plan(plan, modules)
@@ -163,7 +161,7 @@ def train(folder: Path, spec: JobSpec, progress: Progress, control: Control) -> 
         lighter = None
         lora.zero_grad()
         rate = optim.set_rate(optimizer, optim.rate_factor(settings, step))
-        batch_loss = torch.zeros((), device=plan.device)
+        batch_loss, nothing = torch.zeros(2, device=plan.device)
         try:
             for micro in range(step * accumulation, (step + 1) * accumulation):
                 command = control.poll() or command
@@ -174,14 +172,13 @@ def train(folder: Path, spec: JobSpec, progress: Progress, control: Control) -> 
                     if texts is not None:
                         text = texts.features(chunk.captions)
                     else:
-                        text = family.encode_text(
-                            encoders, chunk.captions, clip_skip=int(settings["clip_skip"])
-                        )
+                        text = family.encode_text(encoders, chunk.captions, clip_skip=int(settings["clip_skip"]))
                     prediction = family.predict(unet, chunk.noisy, chunk.timesteps, text, chunk.sizes)
                     part = loss.batch_loss(prediction.float(), chunk.target, chunk.weights)
                     part = part * (chunk.share / accumulation)
                     scaler.scale(part).backward()
                     batch_loss += part.detach()
+                    nothing += loss.of_nothing(chunk.target, chunk.weights) * (chunk.share / accumulation)
         except (RuntimeError, MemoryError) as error:
             lighter = plan.lighter() if device.is_out_of_memory(error) else None
             if lighter is None:
@@ -202,8 +199,8 @@ def train(folder: Path, spec: JobSpec, progress: Progress, control: Control) -> 
         # ---- one step of the optimiser, unless the loss says that the run has broken
         scaler.unscale_(optimizer)
         norm = optim.clip(lora.vectors, float(settings["max_grad_norm"]))
-        value, length = torch.stack([batch_loss, norm]).tolist()
-        verdict = judge.see(value)
+        value, blank, length = torch.stack([batch_loss, nothing, norm]).tolist()
+        verdict = judge.see(value, blank)
         overflow = not length < float("inf")
         skipped = skipped + 1 if overflow else 0
         if overflow and (not scaler.is_enabled() or skipped > 20):
@@ -262,12 +259,8 @@ def train(folder: Path, spec: JobSpec, progress: Progress, control: Control) -> 
         str(settings["save_precision"]),
     )
     if finished.stem != spec.output_name:
-        progress.note(
-            f"A file named {spec.output_name}.safetensors appeared meanwhile; the LoRA is {finished.name}."
-        )
+        progress.note(f"A file named {spec.output_name}.safetensors appeared meanwhile; the LoRA is {finished.name}.")
     save.describe(finished, family.key, spec.trigger, previews.last())
     peak = device.peak_memory(plan.device)
-    progress.events.write(
-        "done", path=str(finished), sha256=digest, steps=step, seconds=spent(), peak_memory=peak
-    )
+    progress.events.write("done", path=str(finished), sha256=digest, steps=step, seconds=spent(), peak_memory=peak)
     return EXIT_DONE

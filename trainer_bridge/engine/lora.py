@@ -140,9 +140,7 @@ class LoraSet:
         vectors: part -> all its parameters as one fp32 vector, with `.grad` in the same order.
     """
 
-    def __init__(
-        self, targets: Sequence[LoraTarget], modules: Mapping[str, nn.Module], rank: Rank, seed: int
-    ) -> None:
+    def __init__(self, targets: Sequence[LoraTarget], modules: Mapping[str, nn.Module], rank: Rank, seed: int) -> None:
         self.layers: list[LoraLayer] = []
         self.vectors: dict[str, nn.Parameter] = {}
         for part in dict.fromkeys(target.part for target in targets):

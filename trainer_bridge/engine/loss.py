@@ -55,9 +55,7 @@ def draw_noise(settings: Mapping[str, Value], shape: Sequence[int], micro_step: 
     seed, offset = int(settings["seed"]), float(settings["noise_offset"])
     noise = torch.randn(tuple(shape), generator=_generator(seed, "noise", micro_step, place))
     if offset > 0.0:
-        noise += offset * torch.randn(
-            (shape[0], 1, 1), generator=_generator(seed, "offset", micro_step, place)
-        )
+        noise += offset * torch.randn((shape[0], 1, 1), generator=_generator(seed, "offset", micro_step, place))
     return noise
 
 
@@ -94,6 +92,11 @@ def batch_loss(prediction: Tensor, wanted: Tensor, sample_weights: Tensor) -> Te
     """Return the loss: squared error, mean per sample, times the sample's weight, mean over the batch."""
     per_sample = torch.nn.functional.mse_loss(prediction, wanted, reduction="none").mean(dim=(1, 2, 3))
     return (per_sample * sample_weights).mean()
+
+
+def of_nothing(wanted: Tensor, sample_weights: Tensor) -> Tensor:
+    """Return the loss that a prediction of zeros would have."""
+    return (wanted.square().mean(dim=(1, 2, 3)) * sample_weights).mean()
 
 
 def _at(table: Tensor, timesteps: Tensor) -> Tensor:

@@ -193,10 +193,7 @@ def _network_args(spec: JobSpec) -> dict[str, str]:
 def _dataset(spec: JobSpec, manifest: Manifest, buckets: Sequence[Bucket]) -> dict[str, Any]:
     settings = spec.settings
     counts = Counter(bucket.size for bucket in buckets)
-    shown = {
-        str(place): {"resolution": list(size), "count": counts[size]}
-        for place, size in enumerate(sorted(counts))
-    }
+    shown = {str(place): {"resolution": list(size), "count": counts[size]} for place, size in enumerate(sorted(counts))}
     own = ("enable_bucket", "bucket_no_upscale", "min_bucket_reso", "max_bucket_reso")
     return {
         "is_dreambooth": True,

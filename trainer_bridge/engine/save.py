@@ -43,9 +43,7 @@ def lora_bytes(state: Mapping[str, Tensor], metadata: Mapping[str, str], precisi
     Raises:
         RunFailed: a number is not finite, or too large for the precision.
     """
-    tensors = {
-        name: tensor.detach().cpu().to(PRECISIONS[precision]).contiguous() for name, tensor in state.items()
-    }
+    tensors = {name: tensor.detach().cpu().to(PRECISIONS[precision]).contiguous() for name, tensor in state.items()}
     broken = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
     if broken:
         raise RunFailed(

@@ -37,9 +37,7 @@ def read_manifest(folder: Path) -> Manifest:
             raise UserError(f"{path} is too large to be a list of pictures.", "Start the training anew.")
         return Manifest.from_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"The list of pictures cannot be read ({error}).", "Start the training anew."
-        ) from None
+        raise UserError(f"The list of pictures cannot be read ({error}).", "Start the training anew.") from None
 
 
 def unchanged_base(spec: JobSpec) -> Checkpoint:
@@ -107,10 +105,6 @@ def broken(verdict: str, step: int, judge: Judge, good: str) -> Broken:
     if verdict == "nan":
         what = f"The loss or its gradient is no number any more at step {step}.{kept}"
     else:
-        what = (
-            f"The training diverges: at step {step} the loss averages {judge.average:.3g}"
-            f" after {judge.best if judge.best is not None else judge.first:.3g} before.{kept}"
-        )
-    return Broken(
-        verdict, what, "Lower the learning rate (unet_lr), or train in bf16 or fp32 instead of fp16."
-    )
+        before = "" if judge.best is None else f" after {judge.best:.3g} at its best"
+        what = f"The training diverges: at step {step} the loss averages {judge.average:.3g}{before}.{kept}"
+    return Broken(verdict, what, "Lower the learning rate (unet_lr), or train in bf16 or fp32 instead of fp16.")
