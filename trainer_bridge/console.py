@@ -13,7 +13,7 @@ from .store_rows import Job
 
 #: Between two plain lines of progress, in seconds.
 _LINE_SECONDS = 10.0
-_BAR = 24
+_BAR = 10
 _PHASES = {
     "preparing": "Preparing",
     "loading": "Loading the base",
@@ -97,7 +97,7 @@ class RunProgress:
             return
         head = (run.state, run.phase)
         if self._console.is_terminal:
-            self._console.passing(line(run, bar=True))
+            self._console.passing(bar(run))
         elif head != self._head or self._is_due(run):
             self._console.say(line(run))
             self._told = time.monotonic()
@@ -109,16 +109,13 @@ class RunProgress:
         return elapsed >= _LINE_SECONDS or (run.epoch != self._epoch and elapsed >= 1.0)
 
 
-def line(run: Job, *, bar: bool = False) -> str:
+def line(run: Job) -> str:
     """Return how far a run is, in one line."""
     if run.state == states.QUEUED:
         return "Waiting for its turn"
     head = "Stopping" if run.state == states.STOPPING else _PHASES.get(run.phase, run.phase) or "Starting"
     if run.phase != "training" or not run.total:
         return f"{head}, {run.phase_done} of {run.phase_total}" if run.phase_total else head
-    if bar:
-        filled = min(_BAR, _BAR * run.step // run.total)
-        head += f" [{'#' * filled}{'.' * (_BAR - filled)}] {100 * run.step // run.total:3d} %"
     parts = [f"{head}, step {run.step} of {run.total}"]
     if run.epochs:
         parts.append(f"epoch {run.epoch} of {run.epochs}")
@@ -129,6 +126,21 @@ def line(run: Job, *, bar: bool = False) -> str:
     if run.eta is not None and run.state == states.RUNNING:
         parts.append(f"about {duration(run.eta)} to go")
     return ", ".join(parts)
+
+
+def bar(run: Job) -> str:
+    """Return how far a run is, as a bar that leaves room for loss and time in 80 columns."""
+    if run.phase != "training" or not run.total or run.state != states.RUNNING:
+        return line(run)
+    filled = min(_BAR, _BAR * run.step // run.total)
+    parts = [f"[{'#' * filled}{'.' * (_BAR - filled)}] {100 * run.step // run.total:3d}% {run.step}/{run.total}"]
+    if run.loss is not None:
+        parts.append(f"loss {run.loss:.4f}")
+    if run.seconds_per_step is not None:
+        parts.append(f"{run.seconds_per_step:.2f} s/step")
+    if run.eta is not None:
+        parts.append(f"ETA {duration(run.eta)}")
+    return "  ".join(parts)
 
 
 def ending(run: Job) -> list[str]:

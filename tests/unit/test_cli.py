@@ -149,7 +149,7 @@ def test_a_terminal_has_one_line_that_changes(run: Job, monkeypatch: pytest.Monk
         )
     screen.say("Done")
     shown = out.getvalue()
-    assert shown.count("\n") == 1 and "100 %" in shown
+    assert shown.count("\n") == 1 and "100%" in shown
     assert all(len(part) < 60 for part in shown.replace("\n", "\r").split("\r"))
 
 
@@ -161,6 +161,14 @@ def test_a_line_says_step_loss_and_time(run: Job) -> None:
     assert console.line(replace(training, phase="caching", phase_done=2, phase_total=9)).endswith("2 of 9")
     assert console.line(run) == "Waiting for its turn"
     assert console.line(replace(training, state="stopping")).startswith("Stopping")
+
+
+def test_the_bar_has_loss_and_time_within_80_columns(run: Job) -> None:
+    late = replace(
+        run, state="running", phase="training", step=1599, total=1600, loss=0.12345, seconds_per_step=10.25, eta=7800.0
+    )
+    assert console.bar(late) == "[#########.]  99% 1599/1600  loss 0.1235  10.25 s/step  ETA 2 hours 10 minutes"
+    assert len(console.bar(late)) < 80
 
 
 def test_what_is_said_at_the_end(run: Job) -> None:
