@@ -107,7 +107,7 @@ class MasterAdamW:
         self.second.mul_(b2).addcmul_(gradient, gradient, value=1 - b2)
         c1, c2 = 1 - b1**self.steps, 1 - b2**self.steps
         update = (self.second / c2).sqrt_().add_(1e-8).reciprocal_().mul_(self.first).mul_(self.rate)
-        self.value.mul_(1 - lr * self.decay).add_(update, alpha=-lr / c1)
+        self.value.mul_(1 - lr * self.decay * self.rate).add_(update, alpha=-lr / c1)
         keep = min(average, (1 + self.steps) / (10 + self.steps))
         self.mean.lerp_(self.value, 1 - keep)
         self.write(self.value)

@@ -2,14 +2,16 @@
 
     python -m trainer_bridge.pocket.make.text --work DIR [--steps N]
 
-Linear heads at the end-of-text position and at the last padding position read the labels back from the
-features. Only the tokens that captions use are trained; all others keep their random start, and a few of
-them are mixed into captions, so that an unknown word (a LoRA's trigger) changes little.
+Linear heads at the end-of-text position, at a padding position and where a coloured tag ends read the labels back
+from the features, until "red hair, blue eyes" is told from "blue hair, red eyes": the U-Net alone does not teach it
+that (with heads that read back 60 % of the clothes' colours, the samples had 34 % of them right). Only the tokens that captions use are trained; all others keep their random start,
+and a few of them are mixed into captions, so that an unknown word (a LoRA's trigger) changes little.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from transformers import CLIPTextModel
 
 from ...clip_vocab import ENTRIES, ClipBpe
 from . import models, workers
-from .labels import CLASSES, QUALITY, Look, sample_look, tags, training_caption
+from .labels import CLASSES, QUALITY, Look, caption, sample_look, tags, training_caption
 
 _BPE = ClipBpe()
 
@@ -109,39 +111,78 @@ def _said(look: Look, text: str) -> list[int]:
     return out
 
 
+_COLOURED = {"hair_color": "hair_color", "eyes": "eyes", "clothes_color": "clothes", "background": "background"}
+
+
+def _last_words() -> dict[str, Tensor]:
+    """For the attributes that share colour words: ids of the words that end their tags (hair, eyes, hoodie ...)."""
+    tags_of = {name: CLASSES[spot].values() for name, spot in _COLOURED.items()}
+    return {name: torch.tensor(sorted({_BPE.encode(t)[-1] for t in of})) for name, of in tags_of.items()}
+
+
+class Reader(nn.Module):
+    """Reads the labels back from features: at the end of text, at padding, and where a coloured tag ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = models.TEXT["hidden_size"]
+        self.heads = nn.ModuleList(nn.Linear(width, 3 * (len(c) + 1)) for c in CLASSES.values())
+        self.words = _last_words()
+
+    def forward(self, hidden: Tensor, ids: Tensor, wanted: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss, and the share read back per attribute [attributes]; ``place`` [N] are padding positions."""
+        row = torch.arange(len(ids))
+        end = hidden[row, (ids == _BPE.end_id).int().argmax(1)]
+        loss, right = hidden.new_zeros(()), []
+        for i, (name, head) in enumerate(zip(CLASSES, self.heads)):
+            size = len(CLASSES[name]) + 1
+            hard = 3.0 if name in self.words else 1.0
+            for logits in (head(end)[:, :size], head(hidden[row, place])[:, size : 2 * size]):
+                loss = loss + hard * nn.functional.cross_entropy(logits, wanted[:, i]) / 20
+                right.append((logits.argmax(1) == wanted[:, i]).float().mean())
+            if name in self.words:
+                here = torch.isin(ids, self.words[name]) & (wanted[:, i : i + 1] < size - 1)
+                said, first = here.any(1), here.int().argmax(1)
+                logits = head(hidden[row, first])[:, 2 * size :]
+                loss = loss + nn.functional.cross_entropy(logits[said], wanted[said, i]) / 5
+        return loss, torch.stack(right).view(-1, 2).mean(1)
+
+
+def _batch(step: int, count: int = 64) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids [N, 77], class numbers [N, attributes], padding positions [N]."""
+    rng = np.random.default_rng([32, step])
+    looks = [sample_look(rng) for _ in range(count)]
+    texts = [training_caption(look, rng) or caption(look) for look in looks]
+    ids = torch.tensor([with_strangers(text, rng) for text in texts])
+    wanted = torch.tensor([_said(a, b) for a, b in zip(looks, texts, strict=True)])
+    return ids, wanted, torch.from_numpy(rng.integers(50, 77, count))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=450)
+    parser.add_argument("--steps", type=int, default=900)
     args = parser.parse_args()
     torch.manual_seed(3)
     torch.set_num_threads(1)
-    net = trainable(models.text_encoder())
-    width = models.TEXT["hidden_size"]
-    heads = [nn.Linear(width, 2 * (len(c) + 1)) for c in CLASSES.values()]
-    params = [*net.parameters(), *(p for head in heads for p in head.parameters())]
+    net, reader = trainable(models.text_encoder()), Reader()
+    params = [*net.parameters(), *reader.parameters()]
     optimizer = torch.optim.AdamW(params, lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01)
+    share = torch.zeros(len(CLASSES))
     for step in range(args.steps):
-        optimizer.param_groups[0]["lr"] = 2e-3 * min(1, (step + 1) / 40) * min(1, 1.05 - step / args.steps)
-        rng = np.random.default_rng([31, step])
-        looks = [sample_look(rng) for _ in range(64)]
-        texts = [training_caption(look, rng) for look in looks]
-        ids = torch.tensor([with_strangers(text, rng) for text in texts])
-        hidden = net(input_ids=ids).last_hidden_state
-        end = hidden[torch.arange(64), (ids == _BPE.end_id).int().argmax(1)]
-        wanted = torch.tensor([_said(a, b) for a, b in zip(looks, texts, strict=True)])
-        loss, right = torch.zeros(()), []
-        for i, head in enumerate(heads):
-            size = head.out_features // 2
-            for logits in (head(end)[:, :size], head(hidden[:, -1])[:, size:]):
-                loss = loss + nn.functional.cross_entropy(logits, wanted[:, i]) / (2 * len(heads))
-                right.append((logits.argmax(1) == wanted[:, i]).float().mean())
+        fall = max(0.0, (step / args.steps - 0.4) / 0.6)
+        optimizer.param_groups[0]["lr"] = 2e-3 * min(1, (step + 1) / 40) * (1 + math.cos(math.pi * fall)) / 2
+        ids, wanted, place = _batch(step)
+        loss, right = reader(net(input_ids=ids).last_hidden_state, ids, wanted, place)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(params, 1.0)
         optimizer.step()
+        share = share.lerp(right, 0.1)
         if step % 50 == 49:
-            print(f"{step + 1}: loss {loss.item():.3f}, read back {torch.stack(right).mean():.3f}", flush=True)
+            print(
+                f"{step + 1}: loss {loss.item():.3f}, read back {share.mean():.3f}, least {share.min():.3f}", flush=True
+            )
     workers.save(args.work / "text.pt", {"model": plain_state(net)})
 
 

@@ -136,7 +136,7 @@ def train(rank: int, world: int, args: argparse.Namespace) -> None:
     speed_up(unet)
     trainable(text)
     text.to(torch.bfloat16)
-    params = [(p, 1.0) for p in unet.parameters()] + [(p, 0.5) for p in text.parameters()]
+    params = [(p, 1.0) for p in unet.parameters()] + [(p, args.text_rate) for p in text.parameters()]
     optimizer = MasterAdamW(params, (0.9, 0.99), 0.01)
     seen = 0
     if saved := workers.load(args.work / "unet_train.pt"):
@@ -149,7 +149,8 @@ def train(rank: int, world: int, args: argparse.Namespace) -> None:
         x, noise, t, ids = feed(seen // (args.batch * world))
         a = alphas[t][:, None, None, None]
         noisy = (a.sqrt() * x + (1 - a).sqrt() * noise).bfloat16().contiguous(memory_format=torch.channels_last)
-        context = text(input_ids=ids).last_hidden_state
+        with torch.set_grad_enabled(args.text_rate > 0):
+            context = text(input_ids=ids).last_hidden_state
         error = (unet(noisy, t, context).sample.float() - noise).square()
         loss = (error * cells * level_weight(a)).mean()
         loss.backward()
@@ -197,6 +198,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16, help="per process and step")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--text-rate", type=float, default=0.0, help="the text encoder's share of the rate")
     parser.add_argument("--preview", type=float, default=420, help="seconds between previews")
     parser.add_argument("--port", type=int, default=29521)
     args = parser.parse_args()
