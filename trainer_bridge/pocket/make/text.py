@@ -4,8 +4,9 @@
 
 Linear heads at the end-of-text position, at a padding position and where a coloured tag ends read the labels back
 from the features, until "red hair, blue eyes" is told from "blue hair, red eyes": the U-Net alone does not teach it
-that (with heads that read back 60 % of the clothes' colours, the samples had 34 % of them right). Only the tokens that captions use are trained; all others keep their random start,
-and a few of them are mixed into captions, so that an unknown word (a LoRA's trigger) changes little.
+that (with heads that read back 60 % of the clothes' colours, the samples had 34 % of them right). Only the tokens
+that captions use are trained; all others keep their random start, and a few of them are mixed into captions, so that
+an unknown word (a LoRA's trigger) changes little.
 """
 
 from __future__ import annotations
