@@ -281,8 +281,8 @@ def _job(connection: sqlite3.Connection, id_: str) -> Job:
 
 
 def _named(runs: Sequence[Job], text: str) -> list[Job]:
-    exact = [run for run in runs if run.output_name == text]
-    return exact or [run for run in runs if run.name == text]
+    """People mean the latest run of a name; an older version is called by its file's name or its id."""
+    return [run for run in runs if run.name == text] or [run for run in runs if run.output_name == text]
 
 
 def _move(connection: sqlite3.Connection, run: Job, state: str, columns: Mapping[str, Any]) -> Job:

@@ -160,7 +160,7 @@ def test_two_runs_at_once_never_get_the_same_name(store: Store, tmp_path: Path) 
 def test_a_run_is_found_by_id_start_of_id_or_name(store: Store, tmp_path: Path) -> None:
     first, second = add(store, tmp_path), add(store, tmp_path)
     assert store.find(first.id) == first
-    assert store.find("Mira") == first, "the file name is what people see"
+    assert store.find("Mira") == second, "the latest of that name"
     assert store.find("Mira-v2") == second
     length = next(n for n in range(16) if first.id[:n] != second.id[:n])
     assert store.find(second.id[:length].upper()) == second
