@@ -31,7 +31,8 @@ def examine() -> dict[str, Any]:
     try:
         python = environment.trainer_python()
     except UserError as error:
-        return {**answer, "sound": False, "complaint": error.what, "way_out": error.way_out}
+        way_out = error.way_out if answer["override"] else "Run `python install.py --setup`."
+        return {**answer, "sound": False, "complaint": error.what, "way_out": way_out}
     found = None if answer["override"] else environment.current()
     complaint = sound.complaint(found, thorough=True) if found is not None else ""
     if found is not None:

@@ -56,7 +56,7 @@ def read_lock(path: Path, markers: Mapping[str, str] | None = None) -> tuple[Pin
         if match is None:
             raise ValueError(f"{path.name}, line {number}: not an exact pin: {text!r}")
         name, version, marker = match.groups()
-        if marker is None or _holds(ast.parse(marker, mode="eval").body, variables):
+        if marker is None or holds(marker, variables):
             pins.append(Pin(canonical(name), version))
     return tuple(pins)
 
@@ -74,8 +74,19 @@ def marker_variables() -> dict[str, str]:
     }
 
 
+def holds(marker: str, variables: Mapping[str, str]) -> bool:
+    """Whether a marker holds. It is written like Python's own comparisons, so Python's parser reads it.
+
+    Raises:
+        ValueError: it is not understood.
+    """
+    try:
+        return _holds(ast.parse(marker, mode="eval").body, variables)
+    except SyntaxError:
+        raise ValueError(f"marker not understood: {marker}") from None
+
+
 def _holds(node: ast.expr, variables: Mapping[str, str]) -> bool:
-    """Whether a marker holds. Markers are written like Python's own comparisons, so Python's parser reads them."""
     if isinstance(node, ast.BoolOp):
         parts = [_holds(value, variables) for value in node.values]
         return all(parts) if isinstance(node.op, ast.And) else any(parts)
