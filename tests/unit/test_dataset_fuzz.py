@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from trainer_bridge import limits
+from trainer_bridge.dataset.importer import import_folder
 from trainer_bridge.dataset.picture import Unusable, examine, formats, upright_rgb
 
 
@@ -110,6 +112,21 @@ def test_mutated_files_end_in_a_picture_or_a_sentence(data: bytes) -> None:
 @hypothesis_settings(max_examples=200)
 def test_random_bytes_behind_a_signature(signature: bytes, data: bytes) -> None:
     check(signature + data)
+
+
+def test_a_folder_of_broken_files_is_imported_to_its_end(tmp_path: Path) -> None:
+    random = np.random.default_rng(9)
+    for number in range(60):
+        data = bytearray(seeds()[number % len(seeds())])
+        if number >= len(seeds()):
+            for place in random.integers(0, min(len(data), 300), 4):
+                data[place] = random.integers(0, 256)
+        (tmp_path / f"{number}.png").write_bytes(data)
+        (tmp_path / f"{number}.txt").write_bytes(random.bytes(random.integers(0, 60)))
+    result = import_folder(tmp_path, tmp_path / "root")
+    assert len(result.pictures) + len(result.left_out) == 60
+    assert len(result.pictures) >= len(seeds()) and len(result.left_out) >= 10
+    assert json.dumps(result.to_json(), ensure_ascii=False).encode("utf-8")
 
 
 @pytest.mark.parametrize("number", range(3))

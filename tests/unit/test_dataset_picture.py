@@ -96,6 +96,29 @@ def test_deep_grey_is_scaled_not_clipped(format_: str, dtype: Any, white: float,
     assert "8 bits" in examine(data).notes[0]
 
 
+@pytest.mark.parametrize(("colour", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_sixteen_bits_of_every_png_colour_type(colour: int, channels: int) -> None:
+    values = np.random.default_rng(4).integers(0, 65536, (64, 70, channels)).astype(">u2")
+    if channels in (2, 4):
+        values[:, :, -1] = 65535
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+    rgb = np.asarray(upright_rgb(png(70, 64, depth=16, colour=colour, rows=rows)), float)
+    wanted = values[:, :, :3] if channels > 2 else values[:, :, :1]
+    assert np.abs(rgb - wanted.astype(float) / 257.0).max() <= 1.0
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_few_bits_of_grey_reach_from_black_to_white(depth: int) -> None:
+    rows = (b"\0" + b"\0" * depth * 4 + b"\xff" * depth * 4) * 64
+    rgb = np.asarray(upright_rgb(png(64, 64, depth=depth, colour=0, rows=rows)))
+    assert (rgb[:, :32] == 0).all() and (rgb[:, 32:] == 255).all()
+
+
+def test_a_printers_jpeg_is_not_inverted() -> None:
+    rgb = np.asarray(upright_rgb(saved(gradient("CMYK"), "JPEG", quality=95)), int)
+    assert np.abs(rgb - np.asarray(gradient(), int)).mean() < 6
+
+
 def test_a_dark_sixteen_bit_picture_stays_dark() -> None:
     data = saved(Image.fromarray(np.full((64, 64), 200, np.uint16)))
     assert pixel(upright_rgb(data), 5, 5) == (1, 1, 1)
