@@ -115,9 +115,7 @@ def open_database(path: Path, migrations: tuple[str, ...] = MIGRATIONS) -> sqlit
     """
     connection: sqlite3.Connection | None = None
     try:
-        connection = sqlite3.connect(
-            path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
+        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         connection.row_factory = sqlite3.Row
         _refuse_newer(connection, path, len(migrations))
         _choose_journal(connection)
@@ -138,9 +136,7 @@ def told(error: sqlite3.Error, path: Path) -> AtelierError:
     """Return an error of the database as a sentence."""
     text = str(error)
     if "disk is full" in text:
-        return UserError(
-            f"The disk of the data folder {path.parent} is full.", "Free some space and try again."
-        )
+        return UserError(f"The disk of the data folder {path.parent} is full.", "Free some space and try again.")
     if "locked" in text or "busy" in text:
         return UserError(
             f"The store {path} is in use by another process for too long.",
@@ -178,14 +174,14 @@ def _refuse_newer(connection: sqlite3.Connection, path: Path, known: int) -> Non
 def _choose_journal(connection: sqlite3.Connection) -> None:
     """Use a write-ahead log; where the file system cannot (some network folders), the rollback journal."""
     try:
-        connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        connection.execute("PRAGMA synchronous = NORMAL")
     except sqlite3.OperationalError as error:
         if "locking protocol" not in str(error) and "disk I/O" not in str(error):
             raise
-        connection.execute("PRAGMA journal_mode = DELETE").fetchone()
-        connection.execute("PRAGMA synchronous = FULL")
+        (mode,) = connection.execute("PRAGMA journal_mode = DELETE").fetchone()
+    # With a write-ahead log a power cut costs at most the last changes, which the events bring again.
+    connection.execute(f"PRAGMA synchronous = {'NORMAL' if mode == 'wal' else 'FULL'}")
 
 
 def _migrate(connection: sqlite3.Connection, path: Path, migrations: tuple[str, ...]) -> None:

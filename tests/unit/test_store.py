@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import threading
@@ -248,6 +249,21 @@ def test_many_processes_may_make_it_at_once(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert faults == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the dot-file locks of SQLite are for POSIX")
+def test_where_there_is_no_write_ahead_log_the_rollback_journal_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = sqlite3.connect
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda path, **more: connect(f"file:{path}?vfs=unix-dotfile", uri=True, **more)
+    )
+    first, second = Store(tmp_path / "atelier.db"), Store(tmp_path / "atelier.db")
+    assert [add(first, tmp_path).output_name, add(second, tmp_path).output_name] == ["Mira", "Mira-v2"]
+    with first.transaction() as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone()[0] == "delete"
+        assert connection.execute("PRAGMA synchronous").fetchone()[0] == 2
 
 
 def test_a_copy_of_the_folder_is_a_whole_store(store: Store, tmp_path: Path) -> None:
