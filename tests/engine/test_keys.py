@@ -47,20 +47,13 @@ def diffusers_parts(key: str, state: Mapping[str, Any], config: Mapping[str, Any
     return made
 
 
-def ours(module: Any) -> dict[str, Any]:
-    """Return a network's weights by the names that transformers gave them before its fifth version."""
-    level = "" if hasattr(module, "text_model") or not hasattr(module, "encoder") else "text_model."
-    inner = ("embeddings.", "encoder.layers.", "final_layer_norm.")
-    return {(level + name if name.startswith(inner) else name): value for name, value in module.state_dict().items()}
-
-
 @pytest.mark.parametrize("key", twin_models.FAMILIES)
 def test_every_weight_of_a_twin_equals_diffusers_conversion(key: str) -> None:
     networks = twin_models.networks(key)
     state = load_file(str(twin_models.file(key)))
     config = {part: networks[part].config for part in ("unet", "vae")}
     for part, expected in diffusers_parts(key, state, config).items():
-        found = ours(networks[part])
+        found = networks[part].state_dict()
         assert found.keys() == expected.keys(), part
         for name, value in found.items():
             assert torch.equal(value, expected[name].float().reshape(value.shape)), (part, name)
@@ -112,7 +105,7 @@ def test_published_sizes_give_the_published_model(key: str) -> None:
         made = {name: entry.shape for name, entry in load.translated(published(key), pieces).items()}
         assert made == wanted, part
         assert len(made) == count, part
-        assert ours(module).keys() == expected[part].keys(), part
+        assert module.state_dict().keys() == expected[part].keys(), part
 
 
 @pytest.mark.parametrize(
@@ -138,7 +131,7 @@ def test_published_sizes_are_those_of_diffusers_configurations() -> None:
     assert xl["projection_class_embeddings_input_dim"] == 2816 and xl["addition_time_embed_dim"] == 256
     assert Published("sd2").family.unet_config()["attention_head_dim"] == (5, 10, 20, 20)
     text = Published("sdxl").family.text_config("te2")
-    assert (text["num_attention_heads"], text["projection_dim"], text["hidden_act"]) == (20, 1280, "gelu")
+    assert (text["heads"], text["projection"], text["activation"]) == (20, 1280, "gelu")
 
 
 def test_an_unusual_width_must_say_its_heads() -> None:

@@ -176,7 +176,7 @@ def test_a_lora_changes_exactly_its_layer_and_is_taken_out(
     tmp_path: Path, key: str, part: str, stem: str, path: str
 ) -> None:
     networks = twin_models.networks(key)
-    where = path if part == "unet" or not hasattr(networks[part], "text_model") else f"text_model.{path}"
+    where = path if part == "unet" else f"text_model.{path}"
     weight = networks[part].get_submodule(where).weight
     shape, before, place = tuple(weight.shape), weight.clone(), weight.data_ptr()
     tensors = lora_file(tmp_path / "l.safetensors", {stem: ((4, *shape[1:]), (shape[0], 4, *[1] * (len(shape) - 2)))})

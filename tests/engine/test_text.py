@@ -166,3 +166,40 @@ def test_gradients_reach_an_encoder_that_wants_them() -> None:
     found = family.encode_text(encoders, CAPTIONS, clip_skip=1)
     (found.hidden.sum() + found.pooled.sum()).backward()
     assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in weights)
+
+
+def test_the_encoder_is_transformers_own() -> None:
+    """OpenAI's activation without a projection, on weights of our own file, by the names of either version."""
+    clip = pytest.importorskip("transformers.models.clip.modeling_clip")
+    from transformers import CLIPTextConfig
+
+    ours = twin_models.networks("sd15")["te1"]
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 12, "num_attention_heads": 2}
+    ids = {"bos_token_id": START, "eos_token_id": END, "pad_token_id": END}
+    theirs = clip.CLIPTextModel(CLIPTextConfig(vocab_size=49408, hidden_act="quick_gelu", **sizes, **ids)).eval()
+    level = "" if hasattr(theirs, "text_model") else "text_model."
+    missing = theirs.load_state_dict({n.removeprefix(level): v for n, v in ours.state_dict().items()}, strict=False)
+    assert not missing.unexpected_keys and all(name.endswith("position_ids") for name in missing.missing_keys)
+    rows = text.token_ids(CAPTIONS, 1, END)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(rows).last, theirs(input_ids=rows).last_hidden_state, rtol=1e-4, atol=1e-5)
+
+
+def test_checkpointing_changes_no_gradient() -> None:
+    family = twin_models.family("sd15")
+    found = []
+    for checkpointing in (False, True):
+        encoder: Any = family.load(["te1"], device="cpu", dtype=torch.float32)["te1"]
+        weight = encoder.text_model.encoder.layers[0].mlp.fc1.weight.requires_grad_(True)
+        if checkpointing:
+            encoder.gradient_checkpointing_enable({"use_reentrant": False})
+        family.encode_text({"te1": encoder}, CAPTIONS, clip_skip=2).hidden.square().sum().backward()
+        found.append(weight.grad)
+    assert found[0].abs().sum() > 0
+    torch.testing.assert_close(found[0], found[1])
+
+
+@pytest.mark.parametrize("skip", [0, 13])
+def test_a_layer_that_is_not_there_is_a_bug_of_the_caller(skip: int) -> None:
+    with pytest.raises(ValueError, match="layer"):
+        twin_models.networks("sd15")["te1"](text.token_ids(["a"], 1, END), skip)

@@ -1,4 +1,4 @@
-"""Names of weights: those of the single file that users have -> those of diffusers' and transformers' classes.
+"""Names of weights: those of the single file that users have -> those of the networks here.
 
 The single file keeps the names of the original programs (LDM's U-Net and autoencoder, Hugging Face's or OpenCLIP's
 text encoder). Names alone are handled here; which sizes a model has is read in :mod:`.sizes`. Sources: CompVis
@@ -260,20 +260,21 @@ _OPEN_CLIP_ENDS: Mapping[str, str] = {
     "ln_final.bias": "final_layer_norm.bias",
 }
 PROJECTION = "text_projection.weight"
+#: What stands before all names of a text encoder but its projection.
+TEXT_BODY = "text_model."
 
 
-def clip_pieces(sources: Mapping[str, str], body: str) -> list[Piece]:
+def clip_pieces(sources: Mapping[str, str]) -> list[Piece]:
     """Map a text encoder in Hugging Face's layout.
 
     Args:
         sources: name without prefix and without `text_model.` -> name in the file.
-        body: `text_model.` where the installed class has that level, else empty (transformers 5 dropped it).
     """
-    return [Piece(source, body + name) for name, source in sources.items()]
+    return [Piece(source, TEXT_BODY + name) for name, source in sources.items()]
 
 
-def open_clip_pieces(sources: Mapping[str, str], body: str) -> list[Piece]:
-    """Map a text encoder in OpenCLIP's layout; arguments as :func:`clip_pieces`.
+def open_clip_pieces(sources: Mapping[str, str]) -> list[Piece]:
+    """Map a text encoder in OpenCLIP's layout.
 
     OpenCLIP fuses query, key and value, and multiplies by its text projection from the other side.
 
@@ -285,17 +286,17 @@ def open_clip_pieces(sources: Mapping[str, str], body: str) -> list[Piece]:
         if name == "text_projection":
             pieces.append(Piece(source, PROJECTION, "transposed"))
         elif name in _OPEN_CLIP_ENDS:
-            pieces.append(Piece(source, body + _OPEN_CLIP_ENDS[name]))
+            pieces.append(Piece(source, TEXT_BODY + _OPEN_CLIP_ENDS[name]))
         else:
-            pieces += _open_clip_layer(name, source, body)
+            pieces += _open_clip_layer(name, source)
     return pieces
 
 
-def _open_clip_layer(name: str, source: str, body: str) -> list[Piece]:
+def _open_clip_layer(name: str, source: str) -> list[Piece]:
     words = name.split(".")
     if words[:2] != ["transformer", "resblocks"] or len(words) < 5 or not words[2].isdecimal():
         raise _unknown("text encoder", name)
-    layer = f"{body}encoder.layers.{words[2]}"
+    layer = f"{TEXT_BODY}encoder.layers.{words[2]}"
     rest = ".".join(words[3:])
     if rest in ("attn.in_proj_weight", "attn.in_proj_bias"):
         leaf = rest.rpartition("_")[2]

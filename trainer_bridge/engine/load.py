@@ -1,7 +1,7 @@
 """Makes networks from a single checkpoint file, without a hub and without a second copy of the weights.
 
-The classes are diffusers' and transformers', made on the meta device; the weights are memory-mapped and put in
-place, so that a tensor is copied only where its number format or its device changes.
+The networks are made on the meta device; the weights are memory-mapped and put in place, so that a tensor is copied
+only where its number format or its device changes.
 """
 
 from __future__ import annotations
@@ -37,23 +37,14 @@ def empty_vae(config: Mapping[str, Any]) -> nn.Module:
         return AutoencoderKL(**config)
 
 
-def empty_text_encoder(config: Mapping[str, Any], *, projected: bool) -> nn.Module:
-    """Return transformers' CLIP text encoder of these sizes, without weights.
-
-    Args:
-        projected: with the projection that the pooled text goes through.
-    """
+def empty_text_encoder(config: Mapping[str, Any]) -> nn.Module:
+    """Return a text encoder of these sizes, without weights."""
     import torch
-    from transformers.models.clip.configuration_clip import CLIPTextConfig
-    from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
+
+    from .clip import ClipText
 
     with torch.device("meta"):
-        return (CLIPTextModelWithProjection if projected else CLIPTextModel)(CLIPTextConfig(**config))
-
-
-def text_body(module: nn.Module) -> str:
-    """Return `text_model.` where the class has that level; transformers 5 dropped it from one of the two classes."""
-    return "text_model." if hasattr(module, "text_model") else ""
+        return ClipText(**config)
 
 
 def fill(
@@ -88,7 +79,7 @@ def fill(
             "Choose an unmodified checkpoint of the family.",
         )
     module.load_state_dict(state, strict=True, assign=True)
-    _fill_buffers(module, device)
+    assert not any(buffer.is_meta for buffer in module.buffers())
     return module.requires_grad_(False).eval()
 
 
@@ -121,18 +112,6 @@ def _take(piece: Piece, tensor: torch.Tensor) -> torch.Tensor:
     if piece.form == "transposed":
         return tensor.T.contiguous()
     return tensor if piece.third is None else tensor.chunk(3)[piece.third]
-
-
-def _fill_buffers(module: nn.Module, device: torch.device | str) -> None:
-    """Buffers that are not stored in files stay on the meta device; of these classes only the positions."""
-    import torch
-
-    for owner in module.modules():
-        for name, buffer in list(owner.named_buffers(recurse=False)):
-            if buffer.is_meta:
-                assert name == "position_ids", name
-                positions = torch.arange(buffer.shape[-1], device=device).expand(buffer.shape)
-                owner.register_buffer(name, positions, persistent=False)
 
 
 def _does_not_fit(path: Path, piece: Piece, has: tuple[int, ...], wants: tuple[int, ...] | None) -> UserError:

@@ -1,4 +1,4 @@
-"""Sizes of the networks in a checkpoint, as arguments of diffusers' and transformers' classes.
+"""Sizes of the networks in a checkpoint, as arguments of their classes.
 
 Whatever the shapes of the weights tell is taken from them. What they do not tell (heads, groups of a norm, the
 activation) is known for the published sizes; any other size must say it in its header (`atelier.config`, whose
@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..safetensors_header import Tensor
-from .keys import Level, UnetNames
+from .keys import PROJECTION, TEXT_BODY, Level, UnetNames
 
 Shapes = Mapping[str, Tensor]
 Said = Mapping[str, Any]
@@ -108,22 +108,22 @@ def vae_config(shapes: Shapes, levels: int, said: Said, scale: float) -> dict[st
     }
 
 
-def text_config(shapes: Shapes, said: Said, *, activation: str, pad: int) -> dict[str, Any]:
-    """Return the arguments of `CLIPTextConfig`.
+def text_config(shapes: Shapes, said: Said, *, activation: str, projected: bool) -> dict[str, Any]:
+    """Return the arguments of :class:`.clip.ClipText`.
 
     Args:
-        shapes: the weights under Hugging Face's names, without `text_model.`.
+        shapes: the weights under the names of that class.
         said: the header's table of this encoder, maybe empty.
         activation: `quick_gelu` for OpenAI's CLIP, `gelu` for OpenCLIP.
-        pad: id of the token that fills short captions.
+        projected: whether pooled text is read from it.
 
     Raises:
         UserError: sizes that no such encoder has, or that are not said.
     """
-    vocabulary, width = _shape(shapes, "embeddings.token_embedding.weight", 2)
-    positions = _shape(shapes, "embeddings.position_embedding.weight", 2)[0]
-    layers = _count(shapes, "encoder.layers")
-    inner = _shape(shapes, "encoder.layers.0.mlp.fc1.weight", 2)[0]
+    vocabulary, width = _shape(shapes, f"{TEXT_BODY}embeddings.token_embedding.weight", 2)
+    positions = _shape(shapes, f"{TEXT_BODY}embeddings.position_embedding.weight", 2)[0]
+    layers = _count(shapes, f"{TEXT_BODY}encoder.layers")
+    inner = _shape(shapes, f"{TEXT_BODY}encoder.layers.0.mlp.fc1.weight", 2)[0]
     heads = said.get("heads", width // _HEAD if width in _STANDARD_TEXT else None)
     if heads is None:
         raise _unsaid("text encoder")
@@ -131,19 +131,15 @@ def text_config(shapes: Shapes, said: Said, *, activation: str, pad: int) -> dic
         raise _odd("text encoder", f"{heads} heads do not fit a width of {width}")
     if said.get("act", activation) not in ("quick_gelu", "gelu"):
         raise _odd("text encoder", "its activation is not known")
-    projection = shapes.get("text_projection.weight")
     return {
-        "vocab_size": vocabulary,
-        "hidden_size": width,
-        "intermediate_size": inner,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "max_position_embeddings": positions,
-        "hidden_act": said.get("act", activation),
-        "projection_dim": projection.shape[0] if projection else width,
-        "bos_token_id": 49406,
-        "eos_token_id": 49407,
-        "pad_token_id": pad,
+        "vocabulary": vocabulary,
+        "positions": positions,
+        "width": width,
+        "inner": inner,
+        "layers": layers,
+        "heads": heads,
+        "activation": said.get("act", activation),
+        "projection": _shape(shapes, PROJECTION, 2)[0] if projected else None,
     }
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-#: Modules of one layer of a text encoder that a LoRA may sit on, as transformers calls them.
+#: Modules of one layer of a text encoder that a LoRA may sit on, as Hugging Face calls them.
 _TEXT_MODULES = (
     "self_attn.q_proj",
     "self_attn.k_proj",
@@ -96,8 +96,7 @@ class UnetFamily(ModelFamily):
             return load.empty_unet(self.unet_config()), keys.unet_pieces(sources, self._names)
         if part == "vae":
             return load.empty_vae(self._vae_config(self.latent_scale)), keys.vae_pieces(sources, self._vae_levels)
-        module = load.empty_text_encoder(self.text_config(part), projected=self._projected(part))
-        return module, self._text_pieces(part, load.text_body(module))
+        return load.empty_text_encoder(self.text_config(part)), self._text_pieces(part)
 
     def unet_config(self) -> dict[str, Any]:
         """Return the sizes of the U-Net as arguments of diffusers' class."""
@@ -110,16 +109,16 @@ class UnetFamily(ModelFamily):
         )
 
     def text_config(self, part: str) -> dict[str, Any]:
-        """Return the sizes of a text encoder as arguments of transformers' configuration."""
-        activation, pad = self.texts[part]
+        """Return the sizes of a text encoder as arguments of its class."""
         said = self._said("text_encoder" if part == "te1" else "text_encoder_2")
-        shapes = load.translated(self._tensors, self._text_pieces(part, ""))
-        return sizes.text_config(shapes, said, activation=activation, pad=pad)
+        shapes = load.translated(self._tensors, self._text_pieces(part))
+        activation = self.texts[part][0]
+        return sizes.text_config(shapes, said, activation=activation, projected=self._projected(part))
 
-    def _text_pieces(self, part: str, body: str) -> list[keys.Piece]:
+    def _text_pieces(self, part: str) -> list[keys.Piece]:
         style = next(p.style for p in self.parts(self._tensors) if p.name == part)
         pieces = keys.open_clip_pieces if style == "open_clip" else keys.clip_pieces
-        return pieces(self._accounts.sources[part], body)
+        return pieces(self._accounts.sources[part])
 
     def _vae_config(self, scale: float) -> dict[str, Any]:
         return sizes.vae_config(self._accounts.tensors["vae"], self._vae_levels, self._said("vae"), scale)
@@ -222,14 +221,13 @@ class UnetFamily(ModelFamily):
         return stems
 
     def _text_targets(self, part: str, module: nn.Module) -> list[LoraTarget]:
-        body = load.text_body(module)
-        layers: Any = module.get_submodule(f"{body}encoder.layers")
+        layers: Any = module.get_submodule(f"{keys.TEXT_BODY}encoder.layers")
         found = []
         for layer in range(len(layers)):
             for inner in _TEXT_MODULES:
-                path = f"encoder.layers.{layer}.{inner}"
-                name = f"{self.text_stems[part][0]}text_model_{path.replace('.', '_')}"
-                found.append(LoraTarget(name, body + path, part, "linear"))
+                path = f"{keys.TEXT_BODY}encoder.layers.{layer}.{inner}"
+                name = self.text_stems[part][0] + path.replace(".", "_")
+                found.append(LoraTarget(name, path, part, "linear"))
         return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import text as clip
 from ..parts import Part
@@ -32,10 +32,11 @@ class _SD(UnetFamily):
         clip_skip: int,
         max_tokens: int = 75,
     ) -> TextFeatures:
-        encoder, rows = encoders["te1"], max_tokens // clip.BODY
+        encoder: Any = encoders["te1"]
+        rows = max_tokens // clip.BODY
         ids = clip.token_ids(captions, rows, self.texts["te1"][1])
         encoded = clip.encode(encoder, ids, rows, clip_skip)
-        return TextFeatures(clip.final_norm(encoder, encoded.hidden), None)
+        return TextFeatures(encoder.text_model.final_layer_norm(encoded.hidden), None)
 
     def _metadata(self, version: str, architecture: str, *, v2: bool, velocity: bool) -> dict[str, str]:
         return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import text as clip
 from ..parts import Part
@@ -49,13 +49,14 @@ class SDXL(UnetFamily):
         import torch
 
         rows = max_tokens // clip.BODY
+        networks: Mapping[str, Any] = encoders
         states = []
         for part in self.text_parts:
             ids = clip.token_ids(captions, rows, self.texts[part][1])
-            states.append(clip.encode(encoders[part], ids, rows, max(_LAYER, clip_skip)))
+            states.append(clip.encode(networks[part], ids, rows, max(_LAYER, clip_skip)))
         hidden = torch.cat([state.hidden for state in states], dim=-1)
         # `ids` are the second encoder's: the pooled text is its alone.
-        return TextFeatures(hidden, clip.pooled(encoders["te2"], ids, rows, states[1].last))
+        return TextFeatures(hidden, clip.pooled(networks["te2"], ids, rows, states[1].last))
 
     def blank(self, text: TextFeatures) -> TextFeatures:
         """SDXL's own program and the hosts feed zeros for an empty negative prompt."""
