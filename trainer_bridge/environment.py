@@ -192,7 +192,7 @@ def in_use() -> frozenset[str]:
     folder = home() / "in-use"
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         note = _read_json(path)
-        process = _process(note.get("process"))
+        process = process_of(note.get("process"))
         if process is not None and platform.alive(process):
             names.add(str(note.get("environment")))
             # An environment on top of another one needs that one too.
@@ -218,7 +218,8 @@ def _write_lease(process: platform.Process, name: str) -> Path | None:
     return path
 
 
-def _process(value: Any) -> platform.Process | None:
+def process_of(value: Any) -> platform.Process | None:
+    """A process from a note of ours; None where the note is damaged."""
     if not isinstance(value, list) or len(value) != 2:
         return None
     pid, start = value

@@ -110,9 +110,8 @@ def read() -> dict[str, Any]:
     if not isinstance(state, dict):
         return {}
     if state.get("phase") not in ("done", "failed", "ask"):
-        process = state.get("process")
-        running = isinstance(process, list) and len(process) == 2 and platform.alive(platform.Process(*process))
-        if not running:
+        process = environment.process_of(state.get("process"))
+        if process is None or not platform.alive(process):
             state["phase"] = "interrupted"
     return state
 

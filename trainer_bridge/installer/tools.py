@@ -5,8 +5,7 @@ Nothing but the pins is installed (`--no-deps`): the lock files name every packa
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
+import functools
 import os
 import re
 import shutil
@@ -32,6 +31,7 @@ _NO_NETWORK = re.compile(
     re.IGNORECASE,
 )
 _NO_SPACE = re.compile(r"no space left|not enough space|disk quota", re.IGNORECASE)
+_NO_PIP = re.compile(r"no module named (?:'?)(?:ensurepip|pip)\b|ensurepip is disabled", re.IGNORECASE)
 _NO_VERSION = re.compile(
     r"no matching distribution|no solution found|no version of|could not find a version", re.IGNORECASE
 )
@@ -85,24 +85,20 @@ class Uv(Tool):
 
 
 class Pip(Tool):
-    """The pip of the running Python, or one inside the environment itself."""
+    """The pip of the running Python or of the one below it, else one inside the environment itself."""
 
     name = "pip"
 
     def install(self, python: Path, requirements: Sequence[str], say: Say, *, with_dependencies: bool = False) -> None:
         variables = self._settings.pip_environ(os.environ)
-        argv = [sys.executable, "-m", "pip", "--python", str(python)]
-        if not _pip_reaches_others():
+        pip = _pip()
+        if pip is not None:
+            argv = [pip, "-m", "pip", "--python", str(python)]
+        else:
             _run([str(python), "-m", "ensurepip", "--default-pip"], variables, say)
             argv = [str(python), "-m", "pip"]
-        argv += [
-            "install",
-            "--no-warn-script-location",
-            "--progress-bar",
-            "off",
-            *_common(self._settings, with_dependencies),
-        ]
-        _run([*argv, *requirements], variables, say)
+        argv += ["install", "--no-warn-script-location", "--progress-bar", "off"]
+        _run([*argv, *_common(self._settings, with_dependencies), *requirements], variables, say)
 
 
 def choose(settings: PipSettings, say: Say) -> tuple[Tool, ...]:
@@ -120,6 +116,11 @@ def explain(output: str) -> tuple[str, str]:
         return (
             "The package index cannot be reached.",
             "Check the network (and pip's index-url, proxy and cert settings, which are used here), and run it again.",
+        )
+    if _NO_PIP.search(output):
+        return (
+            f"{sys.executable} has no pip, and there is no uv.",
+            "Install one of them (Debian and Ubuntu: apt install python3-pip python3-venv) and run it again.",
         )
     if _NO_VERSION.search(output):
         return (
@@ -177,20 +178,26 @@ def _find_uv() -> str | None:
 
 
 def _answers(program: str) -> bool:
+    words = _first_words([program, "--version"])
+    return len(words) > 1 and release(words[1]) >= _OLDEST_UV
+
+
+def _first_words(argv: Sequence[str]) -> list[str]:
+    """What a program says about itself; nothing where it fails."""
     try:
-        answer = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=30)
+        answer = subprocess.run(argv, capture_output=True, text=True, errors="replace", timeout=60)
     except (OSError, subprocess.TimeoutExpired):
-        return False
-    words = answer.stdout.split()
-    return answer.returncode == 0 and len(words) > 1 and release(words[1]) >= _OLDEST_UV
+        return []
+    return answer.stdout.split() if answer.returncode == 0 else []
 
 
 def _fetch_uv(settings: PipSettings, say: Say) -> str | None:
     """Let pip fetch uv into a folder of its own: 17 MB that make the rest several times faster."""
-    if importlib.util.find_spec("pip") is None:
+    pip = _pip()
+    if pip is None:
         return None
     variables = settings.pip_environ(os.environ)
-    argv = [sys.executable, "-m", "pip", "install", "--no-deps", "--only-binary", ":all:", "--retries", "0"]
+    argv = [pip, "-m", "pip", "install", "--no-deps", "--only-binary", ":all:", "--retries", "0"]
     argv += ["--progress-bar", "off", *settings.arguments(), "--target", str(_uv_folder()), str(_uv_pin())]
     try:
         _run(argv, variables, say)
@@ -208,10 +215,11 @@ def _uv_pin() -> Pin:
     return read_lock(LOCKS / "tools.txt")[0]
 
 
-def _pip_reaches_others() -> bool:
-    """Whether the running Python's pip can install into another Python."""
-    try:
-        found = importlib.metadata.version("pip")
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return release(found) >= _PIP_WITH_OTHER_PYTHON
+@functools.lru_cache(maxsize=1)
+def _pip() -> str | None:
+    """A Python whose pip can install into another Python: the running one, or the one that it was made from."""
+    for python in (sys.executable, str(getattr(sys, "_base_executable", sys.executable))):
+        words = _first_words([python, "-m", "pip", "--version"])
+        if len(words) > 1 and release(words[1]) >= _PIP_WITH_OTHER_PYTHON:
+            return python
+    return None
