@@ -25,8 +25,8 @@ MACHINE = "2 cores Zen4 CPU"
 PHASES: dict[str, list[str]] = {
     "vae": ["vae", "--samples", "7000", "--lr", "4e-4"],
     "text": ["text", "--steps", "900"],
-    "unet": ["unet", "--samples", "102000", "--pictures", "8192"],
-    "decoder": ["vae", "--decoder-only", "--samples", "3600", "--lr", "2.5e-4", "--first", "7000", "--share", "0.75"],
+    "unet": ["unet", "--samples", "95000", "--pictures", "8192"],
+    "decoder": ["vae", "--decoder-only", "--samples", "2200", "--lr", "2.5e-4", "--first", "7000", "--share", "0.8"],
     "probe": ["probe", "train"],
 }
 
