@@ -159,3 +159,19 @@ def test_fingerprints_follow_the_weights_and_not_their_place(tmp_path: Path) -> 
     vae = bound(changed(tmp_path, **{name: value + 1}))
     assert vae.vae_fingerprint() != family.vae_fingerprint()
     assert vae.text_fingerprint() == family.text_fingerprint()
+
+
+def test_the_trainers_process_imports_no_library_that_it_does_not_use() -> None:
+    import subprocess
+    import sys
+
+    program = (
+        "import sys; from trainer_bridge.engine.slim import hide_unused; hide_unused();"
+        "from trainer_bridge.engine import load; load.empty_vae({'block_out_channels': (32,)});"
+        "load.empty_unet({'block_out_channels': (32,), 'down_block_types': ('DownBlock2D',),"
+        " 'up_block_types': ('UpBlock2D',)});"
+        "print([n for n in ('transformers', 'peft', 'accelerate') if sys.modules.get(n)])"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=300)
+    assert done.stdout.strip().endswith("[]"), done.stderr[-2000:]

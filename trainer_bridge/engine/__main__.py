@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import EXIT_DONE, EXIT_FAILED, AtelierError, UserError
+from .slim import hide_unused
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,4 +67,5 @@ def _generate(request: Path) -> int:
 
 
 if __name__ == "__main__":
+    hide_unused()
     sys.exit(main())
