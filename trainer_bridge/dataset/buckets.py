@@ -101,7 +101,7 @@ def _choose(width: int, height: int, settings: Mapping[str, Value]) -> Size:
         if own.area <= resolution * resolution:
             return own
         sizes = _within(own, sizes) or _within(own, grid(resolution, step, step, longest))
-    return min(sizes, key=lambda size: (_ratio_error(size, width, height), size != (width, height), -size.area, size))
+    return min(sizes, key=lambda size: (_ratio_error(size, width, height), size))
 
 
 def _floor(side: int, step: int, longest: int) -> int:
