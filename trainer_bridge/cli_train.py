@@ -7,7 +7,8 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def _prepare(request: Request, desk: Desk, console: Console) -> Job:
     )
     run = desk.store.add_job(new)
     folder = desk.layout.job(run.id)
-    try:
+    with _accounted_for(desk.store, run.id, folder):
         prepared = preparation.prepare(
             request,
             run.output_name,
@@ -116,24 +117,31 @@ def _prepare(request: Request, desk: Desk, console: Console) -> Job:
         )
         preparation.write_folder(folder, prepared)
         run = _enqueue(desk.store, run.id, prepared)
+        _say_decision(console, request, run.output_name, prepared)
+        console.say(f"Run {run.id}, in {folder}")
+    return run
+
+
+@contextmanager
+def _accounted_for(store: Store, id_: str, folder: Path) -> Iterator[None]:
+    """Let the store know what became of a preparation that did not get through."""
+    try:
+        yield
     except UserError:
         # Nothing of it is worth keeping: a corrected call starts anew.
-        desk.store.discard(run.id)
+        store.discard(id_)
         shutil.rmtree(folder, ignore_errors=True)
         raise
     except KeyboardInterrupt:
-        desk.store.ask_stop(run.id)
+        store.ask_stop(id_)
         raise _stopped_early() from None
     except states.IllegalTransition:
         raise _stopped_early() from None
     except RunStopped:
         raise
     except BaseException as error:
-        _note_failure(desk.store, run.id, error)
+        _note_failure(store, id_, error)
         raise
-    _say_decision(console, request, run.output_name, prepared)
-    console.say(f"Run {run.id}, in {folder}")
-    return run
 
 
 def _enqueue(store: Store, id_: str, prepared: Prepared) -> Job:
