@@ -14,7 +14,7 @@ from ..dataset.buckets import bucket_for
 from ..dataset.order import Order
 from ..errors import EXIT_DONE, EXIT_STOPPED, RunStopped
 from ..spec import JobSpec
-from . import cache, device, loss, memory, metadata, optim, prepare, save, state
+from . import cache, convolutions, device, loss, memory, metadata, optim, prepare, save, state
 from .batch import Batches
 from .control import Control
 from .families import for_checkpoint
@@ -94,6 +94,8 @@ def train(folder: Path, spec: JobSpec, progress: Progress, control: Control) -> 
     modules = family.load(dict.fromkeys(["unet", *parts]), device=plan.device, dtype=dtype)
     unet, encoders = modules["unet"], {part: modules[part] for part in parts if part != "unet"}
     apply_plan(plan, modules)
+    if plan.device == "cpu":
+        convolutions.speed_up(unet)
     conv = int(settings["conv_dim"])
     targets = [t for part in parts for t in family.lora_targets(part, modules[part], conv=conv > 0)]
     rank = Rank(
