@@ -20,6 +20,8 @@ from trainer_bridge.installer import progress, tools
          "distribution found for a==1", "index cannot be reached"),
         ("ERROR: SSLError: certificate verify failed", "index cannot be reached"),
         ("ERROR: No matching distribution found for torch==9", "do not have all that is needed"),
+        ("ERROR: Cannot install a==1 because these package versions have conflicting dependencies.", "do not have all"),
+        ("ERROR: Could not find a version that satisfies a==1 (from versions: none)", "cannot be reached, or it has"),
         ("  × No solution found when resolving dependencies:", "do not have all that is needed"),
         ("OSError: [Errno 28] No space left on device", "disk is full"),
         ("/usr/bin/python3: No module named pip", "has no pip"),

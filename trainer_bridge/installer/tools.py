@@ -33,7 +33,8 @@ _NO_NETWORK = re.compile(
 _NO_SPACE = re.compile(r"no space left|not enough space|disk quota", re.IGNORECASE)
 _NO_PIP = re.compile(r"no module named (?:'?)(?:ensurepip|pip)\b|ensurepip is disabled", re.IGNORECASE)
 _NO_VERSION = re.compile(
-    r"no matching distribution|no solution found|no version of|could not find a version", re.IGNORECASE
+    r"no matching distribution|no solution found|no version of|could not find a version|conflicting dependencies",
+    re.IGNORECASE,
 )
 
 
@@ -95,10 +96,18 @@ class Pip(Tool):
         if pip is not None:
             argv = [pip, "-m", "pip", "--python", str(python)]
         else:
-            _run([str(python), "-m", "ensurepip", "--default-pip"], variables, say)
-            argv = [str(python), "-m", "pip"]
+            argv = _own_pip(python, variables, say)
         argv += ["install", "--no-warn-script-location", "--progress-bar", "off"]
         _run([*argv, *_common(self._settings, with_dependencies), *requirements], variables, say)
+
+
+def _own_pip(python: Path, variables: dict[str, str], say: Say) -> list[str]:
+    """Put pip into the environment itself, without the setuptools that some Pythons bring along."""
+    argv = [str(python), "-m", "pip"]
+    if not _first_words([*argv, "--version"]):
+        _run([str(python), "-m", "ensurepip", "--default-pip"], variables, say)
+        _run([*argv, "uninstall", "--yes", "setuptools"], variables, say)
+    return argv
 
 
 def choose(settings: PipSettings, say: Say) -> tuple[Tool, ...]:
@@ -121,6 +130,11 @@ def explain(output: str) -> tuple[str, str]:
         return (
             f"{sys.executable} has no pip, and there is no uv.",
             "Install one of them (Debian and Ubuntu: apt install python3-pip python3-venv) and run it again.",
+        )
+    if "(from versions: none)" in output:
+        return (
+            "The package index cannot be reached, or it has nothing of what is needed.",
+            "Check the network and pip's index-url, find-links and no-index settings, and run it again.",
         )
     if _NO_VERSION.search(output):
         return (
