@@ -14,6 +14,7 @@ from .store_rows import Job
 #: Between two plain lines of progress, in seconds.
 _LINE_SECONDS = 10.0
 _BAR = 10
+_ENDED = {states.STOPPED: "was stopped", states.FAILED: "failed", states.INTERRUPTED: "was interrupted"}
 _PHASES = {
     "preparing": "Preparing",
     "loading": "Loading the base",
@@ -150,7 +151,8 @@ def ending(run: Job) -> list[str]:
         memory = f", {gigabytes(run.peak_memory)} GB at the peak" if run.peak_memory else ""
         call = f"  In a prompt: <lora:{_stem(run)}:1> {run.trigger_word}".rstrip()
         return [f"Done: {run.step} steps{took}{memory}.", f"  {run.result_path}", call]
-    lines = [f"The run is {run.state} at step {run.step} of {run.total}." if run.total else f"The run is {run.state}."]
+    reached = f" at step {run.step} of {run.total}" if run.total else ""
+    lines = [f"The run {_ENDED.get(run.state, run.state)}{reached}."]
     if run.what and run.state != states.STOPPED:
         lines.append(f"{run.what} {run.way_out}".rstrip())
     if run.resumable:
