@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -26,8 +26,9 @@ def resume(options: argparse.Namespace, console: Console) -> Answer:
         desk.supervisor.adopt()
         run = desk.store.find(options.job)
         if run.state == states.DONE:
-            _say_ending(console, run)
-            return Answer(run_view.whole(run, desk.store, desk.layout))
+            data = run_view.whole(run, desk.store, desk.layout)
+            _say_ending(console, run, data)
+            return Answer(data)
         if not run.active:
             if run.resumable:
                 _check_still_possible(run, desk)
@@ -70,11 +71,12 @@ def follow(desk: Desk, run: Job, console: Console, *, start: bool = True) -> Ans
         except UserError as error:
             way_out = f"What trains goes on by itself; `python -m trainer_bridge resume {run.id}` finds it again."
             raise RunFailed(error.what, f"{error.way_out} {way_out}".strip()) from error
+    data = run_view.whole(run, desk.store, desk.layout)
     if run.active:
         console.say(f"The trainer goes on by itself. `python -m trainer_bridge resume {run.id}` finds it again.")
     else:
-        _say_ending(console, run)
-    return Answer(run_view.whole(run, desk.store, desk.layout), exit_code(run))
+        _say_ending(console, run, data)
+    return Answer(data, exit_code(run))
 
 
 class _Watch:
@@ -143,6 +145,8 @@ def _check_still_possible(run: Job, desk: Desk) -> None:
     require_space(desk.layout.root, out_dir)
 
 
-def _say_ending(console: Console, run: Job) -> None:
+def _say_ending(console: Console, run: Job, data: Mapping[str, Any]) -> None:
     for text in ending(run):
         console.say(text)
+    if run.state != states.DONE and data["epoch_files"]:
+        console.say(f"Its latest LoRA so far: {data['epoch_files'][-1]['path']}")

@@ -52,6 +52,7 @@ def test_ctrl_c_stops_and_keeps_and_resume_ends_with_the_same_result(front: Fron
     answer = json.loads(output)
     assert answer["state"] == "stopped" and 3 <= answer["step"] < 20 and answer["resumable"]
     assert "Stopping" in told and f"resume {id_}" in told
+    assert not answer["epoch_files"] or answer["epoch_files"][-1]["path"] in told
     assert not (front.out / "Mira.safetensors").exists()
     front.behave(seconds=0.0)
     assert front.run("resume", id_).returncode == 0
