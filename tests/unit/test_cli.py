@@ -176,7 +176,11 @@ def test_what_is_said_at_the_end(run: Job) -> None:
     assert any("<lora:Mira-v2:1> mira" in text for text in console.ending(done))
     failed = replace(run, state="failed", what="The disk is full.", way_out="Free some.")
     told = " ".join(console.ending(replace(failed, step=3, total=9)))
-    assert "The run failed at step 3 of 9." in told and "The disk is full. Free some." in told and f"resume {run.id}" in told
+    assert (
+        "The run failed at step 3 of 9." in told
+        and "The disk is full. Free some." in told
+        and f"resume {run.id}" in told
+    )
 
 
 def test_a_table_lines_up() -> None:
