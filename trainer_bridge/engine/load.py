@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+#: Bytes of the file that are read before it is mapped anew.
+_MAPPED = 128 * 1024**2
+
 
 def empty_unet(config: Mapping[str, Any]) -> nn.Module:
     """Return diffusers' U-Net of these sizes, without weights."""
@@ -93,12 +96,23 @@ def translated(tensors: Mapping[str, Entry], pieces: Iterable[Piece]) -> dict[st
 
 
 def _read(path: Path, pieces: Iterable[Piece]) -> Iterable[tuple[Piece, torch.Tensor]]:
+    """Yield each piece with its tensor.
+
+    The file is mapped anew every so often: where the weights change their number format the pages that were read
+    are of no use any more, and would count as this process's memory until the last is read.
+    """
     from safetensors import SafetensorError, safe_open
 
+    left = list(pieces)[::-1]
     try:
-        with safe_open(str(path), framework="pt", device="cpu") as file:
-            for piece in pieces:
-                yield piece, file.get_tensor(piece.source)
+        while left:
+            read = 0
+            with safe_open(str(path), framework="pt", device="cpu") as file:
+                while left and read < _MAPPED:
+                    piece = left.pop()
+                    tensor = file.get_tensor(piece.source)
+                    read += tensor.numel() * tensor.element_size()
+                    yield piece, tensor
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"{path.name} cannot be read ({error}).", "Check that the file is there and complete."
