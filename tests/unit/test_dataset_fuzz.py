@@ -122,7 +122,7 @@ def test_a_folder_of_broken_files_is_imported_to_its_end(tmp_path: Path) -> None
             for place in random.integers(0, min(len(data), 300), 4):
                 data[place] = random.integers(0, 256)
         (tmp_path / f"{number}.png").write_bytes(data)
-        (tmp_path / f"{number}.txt").write_bytes(random.bytes(random.integers(0, 60)))
+        (tmp_path / f"{number}.txt").write_bytes(random.bytes(int(random.integers(0, 60))))
     result = import_folder(tmp_path, tmp_path / "root")
     assert len(result.pictures) + len(result.left_out) == 60
     assert len(result.pictures) >= len(seeds()) and len(result.left_out) >= 10
