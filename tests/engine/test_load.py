@@ -156,7 +156,8 @@ def test_fingerprints_follow_the_weights_and_not_their_place(tmp_path: Path) -> 
     assert other.vae_fingerprint() == family.vae_fingerprint()
     name = "first_stage_model.quant_conv.bias"
     value = load_file(str(twin_models.file("sd15")))[name]
-    vae = bound(changed(tmp_path, **{name: value + 1}))
+    more: dict[str, Any] = {name: value + 1}
+    vae = bound(changed(tmp_path, **more))
     assert vae.vae_fingerprint() != family.vae_fingerprint()
     assert vae.text_fingerprint() == family.text_fingerprint()
 

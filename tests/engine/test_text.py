@@ -54,10 +54,11 @@ def test_what_is_longer_than_asked_for_is_cut_off() -> None:
 
 def reference(
     state: Mapping[str, Any], prefix: str, ids: Any, *, heads: int, quick: bool, skip: int
-) -> tuple[Any, Any]:
+) -> tuple[Any, Any, Any]:
     """CLIP's text encoder from its paper's program, on weights with Hugging Face's or OpenCLIP's names.
 
-    Returns the hidden layer `skip` from the last, and the last behind the final norm; [B, 77, D] float64.
+    Returns the hidden layer `skip` from the last, the last behind the final norm, and the former behind the final
+    norm; each [B, 77, D] float64.
     """
     w = {name.removeprefix(prefix): value.double() for name, value in state.items() if name.startswith(prefix)}
     fused = "positional_embedding" in w
@@ -158,12 +159,14 @@ def test_sdxl_pools_the_first_row_of_a_long_caption() -> None:
 def test_gradients_reach_an_encoder_that_wants_them() -> None:
     family = twin_models.family("sdxl")
     encoders = family.load(family.text_parts, device="cpu", dtype=torch.float32)
-    weights = [
-        encoders[p].get_submodule(family.lora_targets(p, encoders[p], conv=False)[0].path).weight for p in encoders
-    ]
+    weights = []
+    for part, encoder in encoders.items():
+        path = family.lora_targets(part, encoder, conv=False)[0].path
+        weights.append(encoder.get_parameter(f"{path}.weight"))
     for weight in weights:
         weight.requires_grad_(True)
     found = family.encode_text(encoders, CAPTIONS, clip_skip=1)
+    assert found.pooled is not None
     (found.hidden.sum() + found.pooled.sum()).backward()
     assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in weights)
 

@@ -82,6 +82,7 @@ class UnetFamily(ModelFamily):
         made: dict[str, nn.Module] = {}
         for part in parts:
             module, pieces = self.empty(part)
+            pieces.sort(key=lambda piece: self._tensors[piece.source].start)  # a disk reads forwards
             made[part] = load.fill(module, self.checkpoint.path, pieces, device=device, dtype=self._dtype(part, dtype))
         return made
 
