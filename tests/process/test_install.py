@@ -169,7 +169,7 @@ def test_two_setups_at_once_make_one_environment(checkout: Checkout) -> None:
     answers = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], answers
     assert len(list(checkout.home.glob("full-*"))) == 1
-    assert sum(err.count("Making full-") for _, err in answers) == 1
+    assert sum(line.startswith("Making full-") for _, err in answers for line in err.splitlines()) == 1
     assert sum("Another setup is under way" in err for _, err in answers) == 1
 
 
