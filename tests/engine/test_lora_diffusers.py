@@ -46,7 +46,7 @@ def test_the_unet_changes_the_same_way(tmp_path: Path, family: str, conv_dim: in
     assert torch.equal(output(unet), base)
 
     pipeline = getattr(diffusers, PIPELINES[family])
-    state, alphas = pipeline.lora_state_dict(str(tmp_path / "lora.safetensors"), unet_config=unet.config)
+    state, alphas = pipeline.lora_state_dict(str(tmp_path), weight_name="lora.safetensors", unet_config=unet.config)
     pipeline.load_lora_into_unet(state, alphas, unet)
     theirs = output(unet)
     assert float((ours - base).abs().max()) > 0.05

@@ -220,6 +220,26 @@ def test_a_lora_of_another_base_is_refused_and_nothing_changes(tmp_path: Path) -
     assert networks["unet"].mid_block.attentions[0].proj_in.weight.data_ptr() == before
 
 
+@pytest.mark.parametrize(
+    ("down", "up", "alpha", "fault"),
+    [
+        ((4, 32, 1, 1), (32, 4, 1, 1), float("nan"), "no numbers"),
+        ((4, 32, 1, 1), (32, 3, 1, 1), 1.0, "different rank"),
+        ((0, 32, 1, 1), (32, 0, 1, 1), 1.0, "different rank"),
+        ((1, 3_000_000), (3_000_000, 1), 1.0, "does not fit a layer"),
+        ((4, 32, 3, 3), (32, 4, 1, 1), 1.0, "does not fit a layer"),
+        ((4,), (32, 4), 1.0, "lora_down"),
+    ],
+)
+def test_a_broken_layer_is_named_before_anything_is_computed(
+    tmp_path: Path, down: tuple[int, ...], up: tuple[int, ...], alpha: float, fault: str
+) -> None:
+    lora_file(tmp_path / "l.safetensors", {"lora_unet_mid_block_attentions_0_proj_in": (down, up)}, alpha=alpha)
+    with pytest.raises(UserError, match=fault):
+        with merged(twin_models.family("sd15"), twin_models.networks("sd15"), [(tmp_path / "l.safetensors", 1.0)]):
+            raise AssertionError("it was merged")
+
+
 @pytest.mark.parametrize("extra", ["hada_w1_a", "dora_scale", "lora_mid.weight"])
 def test_other_kinds_of_networks_are_refused(tmp_path: Path, extra: str) -> None:
     stem = "lora_unet_mid_block_attentions_0_proj_in"
@@ -248,7 +268,7 @@ def test_a_lora_does_what_diffusers_own_loader_makes_of_it(tmp_path: Path, key: 
     save_file(tensors, str(tmp_path / "l.safetensors"))
     loader = StableDiffusionXLPipeline if key == "sdxl" else StableDiffusionPipeline
     other = family.load(["unet"], device="cpu", dtype=torch.float32)["unet"]
-    state, alphas = loader.lora_state_dict(str(tmp_path / "l.safetensors"), unet_config=other.config)[:2]
+    state, alphas = loader.lora_state_dict(str(tmp_path), weight_name="l.safetensors", unet_config=other.config)[:2]
     loader.load_lora_into_unet(state, alphas, other)
     from tests.engine.test_families_predict import SIZES, features, noisy
 

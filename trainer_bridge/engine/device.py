@@ -56,8 +56,10 @@ def prepare(kind: str, threads: int) -> None:
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=kind != "cpu")
     # Filling fresh memory guards against reading it unset, which nothing here does, and costs a pass each
-    # time.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    # time. It came with torch 2.2.
+    deterministic = getattr(torch.utils, "deterministic", None)
+    if deterministic is not None:
+        deterministic.fill_uninitialized_memory = False
     if kind == "cuda":
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True

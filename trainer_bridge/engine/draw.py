@@ -7,6 +7,7 @@ rounding of sums whose order a batch changes. How many go together depends on th
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -103,7 +104,9 @@ def draw_together(
     unet, vae = modules["unet"], modules["vae"]
     own = unet.get_parameter("conv_in.weight").dtype
     kind = torch.device(device).type
-    with torch.inference_mode(), torch.autocast(kind, dtype=dtype, enabled=own != dtype):
+    # Before torch 2.2 even a disabled autocast refuses float32.
+    mixed = torch.autocast(kind, dtype=dtype) if own != dtype else contextlib.nullcontext()
+    with torch.inference_mode(), mixed:
         text = _conditioning(family, prompts, encode, with_negative=sampling.cfg != 1)
         noise = torch.stack([starting_noise(family, prompt) for prompt in prompts]).to(device)
         steps = ddim.plan(sampling.steps, family.alphas_cumprod(zero_terminal_snr=sampling.zero_terminal_snr))

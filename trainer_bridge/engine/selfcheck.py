@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def main() -> int:
-    """Import what the trainer imports, multiply two matrices, write and read a file of tensors."""
+    """Import the trainer, set the device up, multiply two matrices, write and read a file of tensors."""
     import diffusers
     import safetensors.torch
     import torch
@@ -21,6 +21,9 @@ def main() -> int:
     from PIL import Image  # noqa: F401
     from transformers import CLIPTextModel  # noqa: F401
 
+    from . import device, loop, sample  # noqa: F401
+
+    device.prepare(device.choose(), 1)
     left = torch.arange(12.0).reshape(3, 4)
     product = left @ left.T
     assert product[0].tolist() == [14.0, 38.0, 62.0], "this torch multiplies wrongly"
