@@ -1,4 +1,6 @@
-"""Writes the probe's features of sets of pictures: reads `{"sets": {name: [path, ...]}, "out": path}` from standard input.
+"""Writes the probe's features of sets of pictures.
+
+Reads `{"sets": {name: [path, ...]}, "out": path}` from standard input.
 
 The answer is an `.npz` with one array [pictures, 192] fp32 a set.
 """
