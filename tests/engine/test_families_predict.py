@@ -12,11 +12,8 @@ pytest.importorskip("diffusers")
 
 from tests import twins  # noqa: E402
 from tests.engine import twin_models  # noqa: E402
-from trainer_bridge.engine import load  # noqa: E402
 from trainer_bridge.engine.families import SizeInfo, TextFeatures, for_checkpoint  # noqa: E402
-from trainer_bridge.engine.families.sd import SD15  # noqa: E402
 from trainer_bridge.errors import UserError  # noqa: E402
-from trainer_bridge.safetensors_header import Tensor  # noqa: E402
 
 LATENTS = (2, 4, 8, 8)
 SIZES = [SizeInfo((640, 480), (16, 32), (64, 96)), SizeInfo((64, 64), (0, 0), (64, 64))]
@@ -130,17 +127,9 @@ def test_sd15_layers_have_diffusers_names() -> None:
 
 def test_a_base_with_one_block_a_level_gets_ldm_names() -> None:
     """AUTOMATIC1111 counts two blocks a level when it reads diffusers' names."""
-    from trainer_bridge.engine.keys import unet_names
-
-    shapes = twins.shapes(twins.Sizes(twins.Unet(8, (1, 2), 1, (0, 1), 1, 16), twins.Vae(8), ()))
-    prefix = "model.diffusion_model."
-    unet_shapes = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
-    small = {name: Tensor("F16", shape, 0, 0) for name, shape in unet_shapes.items()}
-    family: Any = SD15.__new__(SD15)
-    family._names = unet_names(small.keys())
-    family.checkpoint = SimpleNamespace(config={"unet": {"attention_head_dim": 2, "norm_num_groups": 8}})
-    family._accounts = SimpleNamespace(tensors={"unet": small})
-    unet = load.empty_unet(family.unet_config())
+    small = twins.Sizes(twins.Unet(8, (1, 2), 1, (0, 1), 1, 16), twins.Vae(8), twins.TWINS["sd15"].texts)
+    family = twin_models.of_header("sd15", twins.shapes(small), twins.config("sd15"))
+    unet, _ = family.empty("unet")
     found = {target.name: target.path for target in family.lora_targets("unet", unet, conv=False)}
     assert found["lora_unet_input_blocks_3_1_proj_in"] == "down_blocks.1.attentions.0.proj_in"
     assert len(found) == 12 * 4

@@ -5,17 +5,31 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
+from collections.abc import Mapping
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
 from tests import twins
-from trainer_bridge.checkpoint import require_base
-from trainer_bridge.engine.families import ModelFamily, for_checkpoint
+from trainer_bridge.checkpoint import Checkpoint, require_base
+from trainer_bridge.engine.families import ModelFamily, for_checkpoint, unet
+from trainer_bridge.safetensors_header import Header, Tensor
 
 FAMILIES = ("sd15", "sd2", "sdxl")
+
+
+def of_header(key: str, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any] | None = None) -> Any:
+    """Return a family bound to a header of these shapes, of which no file is needed."""
+    tensors = {name: Tensor("F16", shape, 0, 0) for name, shape in shapes.items()}
+    header = Header(Path("x"), 0, 0, {}, tensors)
+    checkpoint = Checkpoint(
+        Path("x"), 0, 0, "base", key, key, "epsilon", "", False, "fp16", 512, True, "", config=config
+    )
+    with mock.patch.object(unet, "read_header", lambda _path: header):
+        return for_checkpoint(checkpoint)
 
 
 @lru_cache(maxsize=1)

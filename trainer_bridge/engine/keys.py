@@ -236,7 +236,7 @@ def _vae_module(module: str, levels: int) -> str:
         place, table = _VAE_MIDDLE[rest[1]]
         if rest[2] in table:
             return f"{half}.{place}.{table[rest[2]]}"
-    if rest[0] == {"encoder": "down", "decoder": "up"}[half] and len(rest) in (4, 5) and rest[1].isdecimal():
+    if rest[0] == {"encoder": "down", "decoder": "up"}[half] and len(rest) in (4, 5) and _is_index(rest[1]):
         level = int(rest[1]) if half == "encoder" else levels - 1 - int(rest[1])
         place = f"{half}.{rest[0]}_blocks.{level}"
         if rest[2:] == [f"{rest[0]}sample", "conv"]:
@@ -306,6 +306,11 @@ def _open_clip_layer(name: str, source: str) -> list[Piece]:
     if module not in _OPEN_CLIP_LAYER:
         raise _unknown("text encoder", name)
     return [Piece(source, f"{layer}.{_OPEN_CLIP_LAYER[module]}.{leaf}")]
+
+
+def _is_index(text: str) -> bool:
+    """A number of a thousand digits takes Python long, or an exception."""
+    return text.isdecimal() and len(text) < 5
 
 
 def _unknown(part: str, name: str) -> UserError:

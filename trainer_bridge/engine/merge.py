@@ -100,16 +100,18 @@ def _difference(path: Path, stem: str, layer: Mapping[str, Tensor], weight: Tens
     down, up = layer.get(".lora_down.weight"), layer.get(".lora_up.weight")
     if down is None or up is None or ".lora_mid.weight" in layer or down.dim() < 2 or up.dim() < 2:
         raise _wrong(path, stem, "is not made of one lora_down and one lora_up")
-    rank = down.shape[0]
-    if up.shape[1] != rank or up.shape[2:].numel() != 1:
+    rank, rows = down.shape[0], weight.shape[0]
+    if rank == 0 or up.shape[1] != rank or up.shape[2:].numel() != 1:
         raise _wrong(path, stem, "has two halves of different rank")
-    alpha = float(layer[".alpha"].float().reshape(-1)[0]) if layer.get(".alpha", up).numel() == 1 else float(rank)
-    change = up.float().reshape(up.shape[0], rank) @ down.float().reshape(rank, -1)
-    if change.numel() != weight.numel() or up.shape[0] != weight.shape[0]:
+    # Before anything is multiplied: the product of two long vectors can be larger than any memory.
+    if up.shape[0] != rows or down.numel() // rank * rows != weight.numel():
         raise _wrong(path, stem, f"does not fit a layer of shape {list(weight.shape)}")
+    stored = layer.get(".alpha")
+    alpha = float(rank) if stored is None or stored.numel() != 1 else float(stored.float().reshape(()))
+    change = alpha / rank * (up.float().reshape(rows, rank) @ down.float().reshape(rank, -1))
     if not bool(change.isfinite().all()):
         raise _wrong(path, stem, "holds values that are no numbers")
-    return (alpha / rank * change).reshape(weight.shape).to(weight.device)
+    return change.reshape(weight.shape).to(weight.device)
 
 
 def _wrong(path: Path, stem: str, fault: str) -> UserError:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from .. import text as clip
 from ..parts import Part
-from ..unet_family import PAD_END, PAD_ZERO, UnetFamily
 from .base import TextFeatures
+from .unet import PAD_END, PAD_ZERO, UnetFamily
 
 if TYPE_CHECKING:
     from torch import nn
@@ -78,7 +78,7 @@ class SD2(_SD):
     @classmethod
     def parts(cls, names: Collection[str]) -> tuple[Part, ...]:
         layers = {name[len(_LAYER) :].partition(".")[0] for name in names if name.startswith(_LAYER)}
-        last = max((int(layer) for layer in layers if layer.isdecimal()), default=0)
+        last = max((int(layer) for layer in layers if layer.isdecimal() and len(layer) < 5), default=0)
         unused = ("text_projection", f"transformer.resblocks.{last}.")
         return (_UNET, _VAE, Part("te1", "open_clip", "cond_stage_model.model.", unused))
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from .. import text as clip
 from ..parts import Part
-from ..unet_family import PAD_END, PAD_ZERO, UnetFamily
 from .base import SizeInfo, TextFeatures
+from .unet import PAD_END, PAD_ZERO, UnetFamily
 
 if TYPE_CHECKING:
     import torch

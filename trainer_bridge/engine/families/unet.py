@@ -6,14 +6,14 @@ from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoint import Checkpoint, read_header
-from ..errors import UserError
-from ..families import FAMILIES
-from . import keys, load, sizes
-from .families.base import LoraTarget, ModelFamily, SizeInfo, TextFeatures
-from .fingerprint import fingerprint
-from .parts import Part, account
-from .schedule import alphas_cumprod
+from ...checkpoint import Checkpoint, read_header
+from ...errors import UserError
+from ...families import FAMILIES
+from .. import keys, load, sizes
+from ..fingerprint import fingerprint
+from ..parts import Part, account
+from ..schedule import alphas_cumprod
+from .base import LoraTarget, ModelFamily, SizeInfo, TextFeatures
 
 if TYPE_CHECKING:
     import torch
