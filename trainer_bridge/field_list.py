@@ -93,6 +93,9 @@ FIELDS: tuple[Field, ...] = (
     # ---- loss
     Field("min_snr_gamma", "float", 5.0, "loss", "Min-SNR gamma",
           "Evens out how much each noise level counts; 0 turns it off.", 0.0, 100.0),
+    Field("prior_preservation_rate", "float", 0.0, "loss", "Hold the base",
+          "Share of steps that also teach the LoRA to change nothing where the trigger word is missing; 0 is off.",
+          0.0, 1.0, sd_scripts=False),
     Field("noise_offset", "float", 0.0, "loss", "Noise offset",
           "Adds brightness noise, so that very dark and very bright pictures are learnt.", 0.0, 1.0),
     Field("min_timestep", "int", 0, "loss", "First timestep",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..counter import uniform
 from ..dataset.buckets import Bucket
 from ..dataset.manifest import Picture
 from ..dataset.order import Draw, Order
@@ -26,6 +27,7 @@ class Chunk:
         timesteps: [B] int64.
         weights: [B], of the samples' losses.
         captions: of the pictures.
+        plain: the same without the trigger word, where this micro-batch also holds the base; else empty.
         sizes: of the pictures.
         share: of the micro-batch's pictures that are in this chunk.
     """
@@ -35,6 +37,7 @@ class Chunk:
     timesteps: Tensor
     weights: Tensor
     captions: list[str]
+    plain: list[str]
     sizes: list[SizeInfo]
     share: float
 
@@ -87,9 +90,24 @@ class Batches:
             timesteps=timesteps,
             weights=loss.weights(self._schedule, timesteps, gamma),
             captions=[self._captions.variants[draw.index][draw.variant] for draw in draws],
+            plain=self._plain(micro_step, first, draws),
             sizes=[self._size(draw) for draw in draws],
             share=len(draws) / whole,
         )
+
+    def _plain(self, micro_step: int, first: int, draws: Sequence[Draw]) -> list[str]:
+        """Return the captions that the base is held with, if this micro-batch holds it.
+
+        A fifth are empty, since guidance subtracts what the empty caption draws; of the rest half are the pictures'
+        own without the trigger word, half those of ordinary pictures.
+        """
+        seed, rate = int(self._settings["seed"]), float(self._settings["prior_preservation_rate"])
+        if not self._captions.plain or uniform(seed, "hold", micro_step) >= rate:
+            return []
+        return [
+            self._captions.held(draw.index, draw.variant, (seed, "held", micro_step, place))
+            for place, draw in enumerate(draws, first)
+        ]
 
     def _size(self, draw: Draw) -> SizeInfo:
         """What SDXL is told: the picture before scaling, what was cut off, and the size that is trained.

@@ -15,7 +15,7 @@ from ..dataset.order import Order
 from ..errors import EXIT_DONE, EXIT_STOPPED, RunStopped
 from ..spec import JobSpec
 from . import cache, convolutions, device, loss, memory, metadata, optim, prepare, save, state
-from .batch import Batches
+from .batch import Batches, Chunk
 from .control import Control
 from .families import for_checkpoint
 from .judge import Judge
@@ -154,6 +154,13 @@ def train(folder: Path, spec: JobSpec, progress: Progress, control: Control) -> 
         progress.events.write("epoch_saved", path=str(path), epoch=epoch, step=step)
         return path
 
+    def predict(chunk: Chunk, captions: list[str]) -> torch.Tensor:
+        if texts is not None:
+            text = texts.features(captions)
+        else:
+            text = family.encode_text(encoders, captions, clip_skip=int(settings["clip_skip"]))
+        return family.predict(unet, chunk.noisy, chunk.timesteps, text, chunk.sizes).float()
+
     # ---- the loop
     started, due = time.monotonic(), state.Due()
     command: str | None = None
@@ -171,16 +178,17 @@ def train(folder: Path, spec: JobSpec, progress: Progress, control: Control) -> 
                     break
                 torch.manual_seed(dropout_seed(int(settings["seed"]), micro))
                 for chunk in batches.chunks(micro, plan.chunk):
-                    if texts is not None:
-                        text = texts.features(chunk.captions)
-                    else:
-                        text = family.encode_text(encoders, chunk.captions, clip_skip=int(settings["clip_skip"]))
-                    prediction = family.predict(unet, chunk.noisy, chunk.timesteps, text, chunk.sizes)
-                    part = loss.batch_loss(prediction.float(), chunk.target, chunk.weights)
+                    prediction = predict(chunk, chunk.captions)
+                    part = loss.batch_loss(prediction, chunk.target, chunk.weights)
                     part = part * (chunk.share / accumulation)
                     scaler.scale(part).backward()
                     batch_loss += part.detach()
                     nothing += loss.of_nothing(chunk.target, chunk.weights) * (chunk.share / accumulation)
+                    if chunk.plain:
+                        with torch.no_grad(), lora.weight_scale(0.0):
+                            base_says = predict(chunk, chunk.plain)
+                        held = loss.batch_loss(predict(chunk, chunk.plain), base_says, chunk.weights)
+                        scaler.scale(held * (chunk.share / accumulation)).backward()
         except (RuntimeError, MemoryError) as error:
             lighter = plan.lighter() if device.is_out_of_memory(error) else None
             if lighter is None:

@@ -13,9 +13,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..counter import below, uniform
 from ..dataset.buckets import Bucket
 from ..dataset.captions import variant, variants_per_picture
 from ..dataset.manifest import Manifest, Picture
+from ..dataset.ordinary import COUNT, ordinary_caption
 from ..fields import Value
 from . import device
 from .cache import Cache, key_of, stack
@@ -54,35 +56,46 @@ class Captions:
 
     Attributes:
         variants: picture's index -> its captions by variant.
+        plain: the same without the trigger word; empty where the base is not held.
+        ordinary: captions of ordinary pictures; likewise.
     """
 
     variants: tuple[tuple[str, ...], ...]
+    plain: tuple[tuple[str, ...], ...] = ()
+    ordinary: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, manifest: Manifest, settings: Mapping[str, Value]) -> Captions:
         """Make all variants of all pictures."""
         count = variants_per_picture(settings, len(manifest.pictures))
         seed = int(settings["seed"])
-        return cls(
-            tuple(
+
+        def all_of(trigger: str) -> tuple[tuple[str, ...], ...]:
+            return tuple(
                 tuple(
-                    variant(
-                        picture.caption,
-                        manifest.trigger,
-                        settings,
-                        seed=seed,
-                        picture=picture.hash,
-                        variant=number,
-                    )
+                    variant(picture.caption, trigger, settings, seed=seed, picture=picture.hash, variant=number)
                     for number in range(count)
                 )
                 for picture in manifest.pictures
             )
-        )
+
+        held = bool(manifest.trigger) and float(settings["prior_preservation_rate"]) > 0.0
+        if not held:
+            return cls(all_of(manifest.trigger))
+        ordinary = tuple(ordinary_caption(seed, number) for number in range(COUNT))
+        return cls(all_of(manifest.trigger), all_of(""), ordinary)
+
+    def held(self, picture: int, variant: int, keys: tuple[int | str, ...]) -> str:
+        """Return the caption that the base is held with at one place of the run, decided by `keys`."""
+        kind = uniform(*keys)
+        if kind < 0.2:
+            return ""
+        return self.plain[picture][variant] if kind < 0.6 else self.ordinary[below(COUNT, *keys, "which")]
 
     def different(self) -> list[str]:
         """Return each caption once, in a fixed order."""
-        return list(dict.fromkeys(caption for captions in self.variants for caption in captions))
+        own = [caption for captions in self.variants + self.plain for caption in captions]
+        return list(dict.fromkeys([*own, *self.ordinary, *([""] if self.plain else [])]))
 
 
 def latents(

@@ -68,7 +68,7 @@ SUBJECTS: tuple[Subject, ...] = (
     Subject(
         "style",
         "style",
-        "goldnight",
+        "seaplum",
         "A style that the base never saw",
         False,
         SAMPLES / "style",

@@ -9,7 +9,6 @@ Pictures go to DIR, those kept for judging to DIR/heldback. ``--ship`` writes th
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from PIL import Image
 
 from . import wear
 from .draw import Extra, Picture, paint
-from .labels import CLASSES, Look, caption, sample_look, tags
+from .labels import CLASSES, Look, sample_look, tags
 from .pen import MANNERS, Pen
 from .unseen import SEA_GLASS, mascot, plain_canvas, print_two_inks
 
@@ -98,17 +97,11 @@ def write(concept: str, folder: Path, first: int, count: int) -> None:
         (folder / f"{name}.txt").write_text(text + "\n", encoding="utf-8")
 
 
-def other_captions(count: int = 10) -> list[str]:
-    """Captions of ordinary portraits, for asking whether the base still draws them."""
-    return [caption(sample_look(np.random.default_rng([911, i]))) for i in range(count)]
-
-
 def ship() -> None:
-    """The samples in the repository."""
+    """The samples in the repository; `other_captions.json` beside them is written by hand."""
     for concept, count, held in (("character", 18, 10), ("style", 20, 10)):
         write(concept, SAMPLES / concept, 0, count)
         write(concept, SAMPLES / f"{concept}_heldback", 1000, held)
-    (SAMPLES / "other_captions.json").write_text(json.dumps(other_captions(), indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:
