@@ -164,6 +164,44 @@ def test_without_a_build_for_the_processor_the_libraries_come_too(checkout: Chec
     assert checkout.packages() == {"alpha": "1.0", "nvidia-fake": "13.0", "torch": "2.13.0"}
 
 
+def with_card(checkout: Checkout, *, seen: bool) -> None:
+    """Let the checkout find an NVIDIA card, which its torch sees or not."""
+    with (checkout.folder / "trainer_bridge" / "platform.py").open("a") as file:
+        file.write("\n\ndef has_nvidia() -> bool:\n    return True\n")
+    text = CHECK.replace("False", str(seen))
+    (checkout.folder / "trainer_bridge" / "engine" / "selfcheck.py").write_text(text)
+    recipe = checkout.folder / "trainer_bridge" / "installer" / "recipe.py"
+    recipe.write_text(recipe.read_text().replace("FULL_GPU_BYTES = 9 *", "FULL_GPU_BYTES = 1 *"))
+
+
+def test_with_a_card_its_libraries_come_and_not_the_build_without(checkout: Checkout) -> None:
+    with_card(checkout, seen=True)
+    answer = checkout.run("--setup")
+    assert answer.code == 0, answer.err
+    assert checkout.packages() == {"alpha": "1.0", "nvidia-fake": "13.0", "torch": "2.13.0"}
+
+
+def test_a_torch_that_does_not_see_the_card_is_not_used_unless_asked_for(checkout: Checkout) -> None:
+    with_card(checkout, seen=False)
+    answer = checkout.run("--setup")
+    assert answer.code == 4 and "does not see it" in answer.err and "--cpu" in answer.err
+    assert not (checkout.home / "current.json").exists()
+    assert checkout.run("--setup", "--cpu").code == 0
+    assert checkout.packages() == {"alpha": "1.0", "torch": "2.13.0+cpu"}
+
+
+def test_an_index_for_torch_brings_what_its_build_needs(checkout: Checkout, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    for name, version, requires in (("torch", "2.13.0+rocm7", ["rocm-lib"]), ("rocm_lib", "7.0", [])):
+        page = index / name.replace("_", "-")
+        wheel = make_wheel(page, name, version, requires=requires)
+        (page / "index.html").write_text(f'<a href="{wheel.name.replace("+", "%2B")}">{wheel.name}</a>')
+    url = index.as_uri()
+    answer = checkout.run("--setup", PIP_NO_INDEX="", PIP_INDEX_URL=url, ATELIER_TORCH_INDEX=url)
+    assert answer.code == 0, answer.err
+    assert checkout.packages() == {"alpha": "1.0", "rocm-lib": "7.0", "torch": "2.13.0+rocm7"}
+
+
 def test_two_setups_at_once_make_one_environment(checkout: Checkout) -> None:
     both = [checkout.start("--setup") for _ in range(2)]
     answers = [process.communicate(timeout=300) for process in both]
@@ -261,6 +299,18 @@ def test_a_host_whose_torch_changed_gets_a_new_environment(checkout: Checkout) -
         assert checkout.current() != first and not first.exists()
         shutil.rmtree(library / "torch-2.4.0.dist-info")
         unpack(make_wheel(checkout.wheels, "torch", "2.3.1"), library)
+
+
+def test_whoever_asked_for_a_torch_of_its_own_keeps_to_it(checkout: Checkout) -> None:
+    with host(checkout, "2.13.0") as python:
+        assert checkout.run("--setup", "--full", python=python).code == 0
+        first = checkout.current()
+        lock = checkout.folder / "trainer_bridge" / "locks" / "full.txt"
+        lock.write_text(lock.read_text().replace("alpha==1.0", "alpha==1.1"))
+        assert checkout.run(python=python).code == 0
+        assert checkout.state()["phase"] == "ask" and checkout.current() == first
+        assert checkout.run("--setup", python=python).code == 0
+    assert checkout.current().name.startswith("full-") and checkout.packages()["alpha"] == "1.1"
 
 
 def test_an_environment_that_a_run_uses_is_not_touched(checkout: Checkout) -> None:

@@ -15,7 +15,7 @@ from .. import environment, platform
 from ..errors import RunFailed, UserError
 from . import overlay_finder, pip_settings, requirements, sound
 from .progress import Progress
-from .recipe import TORCH_INDEX, Recipe
+from .recipe import FULL_GPU_BYTES, TORCH_INDEX, Recipe
 from .requirements import Pin
 from .tools import InstallFailed, Tool, choose
 
@@ -36,7 +36,7 @@ def build(recipe: Recipe, folder: Path, progress: Progress) -> environment.Envir
     Raises:
         UserError, RunFailed: with the reason.
     """
-    _require_room(recipe)
+    _require_room(recipe.bytes_needed)
     try:
         _make_empty(recipe, folder, progress)
         _stack(recipe, folder)
@@ -59,12 +59,12 @@ def remove(folder: Path) -> bool:
     return True
 
 
-def _require_room(recipe: Recipe) -> None:
+def _require_room(needed: int) -> None:
     free = shutil.disk_usage(environment.home()).free
-    if free < recipe.bytes_needed:
+    if free < needed:
         raise UserError(
-            f"Setting up the trainer takes up to {recipe.bytes_needed / 1024**3:.1f} GB and the disk of "
-            f"{environment.home()} has {free / 1024**3:.1f} GB free.",
+            f"Setting up the trainer takes up to {needed / 1024**3:.1f} GB and the disk of {environment.home()} "
+            f"has {free / 1024**3:.1f} GB free.",
             "Make room and run it again.",
         )
 
@@ -166,7 +166,8 @@ def _install_torch(
         tool.install(python, [f"{torch},!={torch.version}+cpu"], progress.note)
     needed = libraries if _needs_gpu_libraries(folder) else []
     if needed:
-        progress.note(f"-- this build of torch needs {len(needed)} more packages, several GB")
+        _require_room(FULL_GPU_BYTES)
+        progress.phase("install", f"This build of torch needs {len(needed)} more packages, several GB ...")
         tool.install(python, [str(pin) for pin in needed], progress.note)
     return {pin.name: pin.version for pin in (torch, *needed)}
 

@@ -101,8 +101,15 @@ class Recipe:
 
 
 def wanted() -> tuple[Recipe, ...]:
-    """What to try, best first: an overlay on the running Python's torch if its version serves, then a full one."""
+    """What to try, best first: an overlay on the running Python's torch if its version serves, then a full one.
+
+    Whoever asked for a full one once keeps to it, for the same kind of device.
+    """
     full = _full()
+    current = environment.current()
+    before = Recipe.from_json(current.facts.get("recipe")) if current is not None else None
+    if before is not None and before.kind == "full":
+        return (replace(full, cpu_only=before.cpu_only and not full.torch_index),)
     host = host_torch()
     lock = overlay_lock(host[0]) if host is not None else None
     if host is None or lock is None:
