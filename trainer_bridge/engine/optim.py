@@ -26,7 +26,9 @@ def make_optimizer(vectors: Mapping[str, nn.Parameter], settings: Mapping[str, V
             groups.append({"params": [vector], "lr": rate, "base_lr": rate, "part": part})
     decay = float(settings["weight_decay"])
     try:
-        return torch.optim.AdamW(groups, betas=_BETAS, eps=_EPS, weight_decay=decay, fused=True)
+        # Copies: AdamW writes its defaults into the groups that it is given, `fused` among them.
+        copies = [dict(group) for group in groups]
+        return torch.optim.AdamW(copies, betas=_BETAS, eps=_EPS, weight_decay=decay, fused=True)
     except (RuntimeError, ValueError):
         # torch before 2.4 has the fused form on CUDA alone.
         return torch.optim.AdamW(groups, betas=_BETAS, eps=_EPS, weight_decay=decay)
