@@ -25,8 +25,8 @@ def test_killed_and_resumed_is_the_same_to_the_byte(tmp_path: Path) -> None:
     base = base_file(tmp_path)
     whole, _ = kill.run_whole(make_job(tmp_path / "whole", base, job=new_id(), samples=1, sample_steps=1, **SETTINGS))
     folder = make_job(tmp_path / "killed", base, job=new_id(), samples=1, sample_steps=1, **SETTINGS)
-    # Killed while it starts, just after its first steps, and in an epoch's saves; each time it goes on.
-    for moment in ("started", "step", "epoch_saved"):
+    # Killed while it starts, in an epoch's saves, and just after a state; each time it goes on.
+    for moment in ("started", "epoch_saved", "state_saved"):
         seen = len(of_type(folder, moment)) if (folder / "events.jsonl").exists() else 0
         process = kill.start(folder)
         _wait_for(folder, moment, seen, process)
