@@ -17,11 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from .. import paths
 from ..errors import EXIT_DONE, EXIT_FAILED, AtelierError, RunFailed
 from . import report
-from .measure_request import features_of
-from .proof import Kept, Learned, measure_kept, measure_learned
+from .measure_request import read_pictures
+from .proof import Kept, Learned, Pictures, measure_kept, measure_learned
 from .sheet import draw_sheet
 
 DATA = Path(__file__).with_name("data")
@@ -130,9 +133,11 @@ def run_subject(subject: Subject, folder: Path, data: Path | None) -> Outcome:
     print("\nDrawing the same prompts with and without the LoRA ...", flush=True)
     pictures = _draw(subject, lora, folder)
     held_back = sorted(subject.held_back.glob("*.png"))
-    features = features_of({"held_back": held_back, **pictures})
+    reading = read_pictures({"held_back": held_back, **pictures})
+    features = reading.features
     learned = measure_learned(features["held_back"], features["before"], features["after"], features["at_08"])
-    kept = measure_kept(features["other"], features["other_after"], features["other_seed"], required=subject.keeps)
+    pixels = {key: _pixels(pictures[key]) for key in ("other", "other_after", "other_seed")}
+    kept = measure_kept(pixels, reading.labels, required=subject.keeps)
     outcome = Outcome(subject, lora, run, learned, kept, {"held_back": held_back, **pictures})
     for line in report.sentences(outcome):
         print(line, flush=True)
@@ -188,6 +193,14 @@ def _draw(subject: Subject, lora: Path, folder: Path) -> dict[str, list[Path]]:
 def _picture(prompt: str, seed: int, loras: list[list[Any]], path: Path) -> dict[str, Any]:
     sampling = {"width": 128, "height": 128, "steps": _STEPS, "cfg": _CFG, "sampler": "ddim", "clip_skip": 1}
     return {"prompt": prompt, "negative": "", "seed": seed, "loras": loras, "out": str(path), **sampling}
+
+
+def _pixels(paths: Sequence[Path]) -> Pictures:
+    arrays = []
+    for path in paths:
+        with Image.open(path) as picture:
+            arrays.append(np.asarray(picture.convert("RGB")))
+    return np.stack(arrays)
 
 
 def _captions(folder: Path) -> list[str]:

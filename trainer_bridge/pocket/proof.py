@@ -1,8 +1,9 @@
 """What counts as learned and as kept, in numbers.
 
-The pictures are compared in a feature space: each picture is a vector, a set of pictures the mean of its vectors.
-*Learned*: with the LoRA, the pictures drawn for the trigger lie much nearer to pictures of the subject that were
-held back from the training. *Kept*: pictures for other captions change much less than a new seed changes them.
+*Learned*: with the LoRA, the pictures drawn for the trigger lie much nearer to pictures of the subject that were held
+back from the training; compared are the means of the probe's features. *Kept*: pictures for other captions change much
+less than a new seed changes them; compared are the pictures themselves, point by point, so that nothing that the probe
+does not look at is missed. What the probe reads from them is reported beside it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 Features = npt.NDArray[np.floating[Any]]
+Pictures = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.integer[Any]]
 
 #: At most this share of the first distance may be left once the LoRA is on.
 LEARNED_AT_MOST = 0.6
@@ -50,13 +53,15 @@ class Kept:
     """How far pictures for captions without the trigger move, against what another seed does to them.
 
     Attributes:
-        change: mean distance between the pictures with and without the LoRA at the same seed.
-        seed_change: mean distance between two seeds without the LoRA.
+        change: mean distance between the pictures with and without the LoRA at the same seed, in levels of 255.
+        seed_change: the same between two seeds without the LoRA.
+        same_labels: share of the attributes that the probe reads as before.
         required: whether the subject is of a kind that must leave other captions alone.
     """
 
     change: float
     seed_change: float
+    same_labels: float
     required: bool
 
     @property
@@ -78,11 +83,24 @@ def measure_learned(held_back: Features, before: Features, after: Features, at_0
     return Learned(before=distance(before), after=distance(after), at_08=distance(at_08))
 
 
-def measure_kept(base: Features, with_lora: Features, other_seed: Features, *, required: bool) -> Kept:
-    """Compare picture by picture; row i of each array [pictures, features] belongs to the same caption."""
-    change = np.linalg.norm(with_lora - base, axis=1).mean()
-    seed_change = np.linalg.norm(other_seed - base, axis=1).mean()
-    return Kept(change=float(change), seed_change=float(seed_change), required=required)
+def measure_kept(pictures: Mapping[str, Pictures], labels: Mapping[str, Labels], *, required: bool) -> Kept:
+    """Compare picture by picture; each set holds the same captions in the same order.
+
+    Args:
+        pictures: sets `other`, `other_after` and `other_seed`, each uint8 [pictures, H, W, 3].
+        labels: sets `other` and `other_after`, classes that the probe reads, [pictures, attributes].
+    """
+
+    def distance(one: str, two: str) -> float:
+        difference = pictures[one].astype(np.float64) - pictures[two].astype(np.float64)
+        return float(np.sqrt((difference**2).mean(axis=(1, 2, 3))).mean())
+
+    return Kept(
+        change=distance("other_after", "other"),
+        seed_change=distance("other_seed", "other"),
+        same_labels=float((labels["other_after"] == labels["other"]).mean()),
+        required=required,
+    )
 
 
 def as_json(learned: Learned, kept: Kept) -> Mapping[str, Any]:
@@ -105,7 +123,10 @@ def verdict(name: str, learned: Learned, kept: Kept) -> Sequence[str]:
         f" ({learned.before:.1f} before, {learned.after:.1f} after, {learned.at_08:.1f} at weight 0.8;"
         f" at most {LEARNED_AT_MOST} counts as learned): {'learned' if learned.passed else 'NOT learned'}."
     ]
-    shift = f"{name}: other captions change {kept.ratio:.2f} of what a new seed changes"
+    shift = (
+        f"{name}: other captions' pictures change {kept.ratio:.2f} of what a new seed changes,"
+        f" and {kept.same_labels:.0%} of their attributes read as before"
+    )
     if kept.required:
         lines.append(f"{shift} (at most {KEPT_AT_MOST} counts as kept): {'kept' if kept.passed else 'NOT kept'}.")
     else:

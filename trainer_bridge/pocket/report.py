@@ -71,7 +71,8 @@ def as_markdown(outcomes: Sequence[Outcome], seconds: float) -> str:
     lines += ["", *(f"- {sentence}" for outcome in outcomes for sentence in sentences(outcome)), ""]
     lines += [
         "The distance lies between the mean probe features of the pictures drawn for the held-back captions with the",
-        "trigger word in front, and those of the held-back pictures themselves, which the training never saw.",
+        "trigger word in front, and those of the held-back pictures themselves, which the training never saw. The",
+        "change of other captions' pictures is the root mean square of their difference, point by point.",
         "",
         "Use a LoRA in a WebUI: copy it to `models/Lora`, choose `pocket.safetensors` as the checkpoint, draw at",
         "128 x 128 px, and prompt `" + outcomes[0].subject.trigger + ", <lora:" + outcomes[0].lora.stem + ":0.8>`.",

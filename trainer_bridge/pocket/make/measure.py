@@ -1,8 +1,7 @@
-"""Writes the probe's features of sets of pictures.
+"""Reads sets of pictures with the probe: `{"sets": {name: [path, ...]}, "out": path}` comes on standard input.
 
-Reads `{"sets": {name: [path, ...]}, "out": path}` from standard input.
-
-The answer is an `.npz` with one array [pictures, 192] fp32 a set.
+The answer is an `.npz` with two arrays a set: `NAME.features` [pictures, 192] fp32 and `NAME.labels` [pictures,
+attributes].
 """
 
 from __future__ import annotations
@@ -10,13 +9,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from .probe_net import features
+from .probe_net import features, read
 
 SIDE = 128
 
@@ -33,7 +33,11 @@ def pictures(paths: Sequence[str]) -> NDArray[np.uint8]:
 def main() -> None:
     request = json.load(sys.stdin)
     torch.set_num_threads(1)
-    arrays = {name: features(pictures(paths)) for name, paths in request["sets"].items()}
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, paths in request["sets"].items():
+        seen = pictures(paths)
+        arrays[f"{name}.features"] = features(seen)
+        arrays[f"{name}.labels"] = np.array([look.indices() for look in read(seen)])
     with open(request["out"], "wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
