@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from trainer_bridge import fields
 
@@ -91,7 +92,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
-    settings: dict[str, fields.Value] = {"max_train_steps": options.steps}
+    settings: dict[str, Any] = {"max_train_steps": options.steps}
     for pair in options.set:
         name, _, text = pair.partition("=")
         settings[name] = fields.field(name).parse(text)

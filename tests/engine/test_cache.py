@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,14 +11,14 @@ torch = pytest.importorskip("torch")
 from trainer_bridge.engine.cache import Cache, key_of, prune, stack  # noqa: E402
 
 
-def entry(place: int) -> dict[str, object]:
+def entry(place: int) -> dict[str, Any]:
     return {"hidden": torch.full((3, 2), float(place)), "pooled": torch.full((4,), -float(place))}
 
 
 def test_entries_are_made_once(tmp_path: Path) -> None:
     made: list[int] = []
 
-    def make(place: int) -> dict[str, object]:
+    def make(place: int) -> dict[str, Any]:
         made.append(place)
         return entry(place)
 
@@ -37,7 +38,7 @@ def test_damaged_entries_are_made_anew(tmp_path: Path, damage: str) -> None:
     path = next(path for path in tmp_path.rglob("*") if path.is_file())
     data = bytearray(path.read_bytes())
     data[-1] ^= damage == "flipped"
-    path.write_bytes({"cut": data[:-1], "flipped": data, "empty": b"", "foreign": b"x" * 200}[damage])
+    path.write_bytes(bytes({"cut": data[:-1], "flipped": data, "empty": b"", "foreign": b"x" * 200}[damage]))
     assert cache.read(key) is None
     assert torch.equal(cache.get([key], lambda place: entry(5))[0]["hidden"], entry(5)["hidden"])
     assert torch.equal(cache.get([key], lambda place: entry(6))[0]["hidden"], entry(5)["hidden"])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -19,7 +21,7 @@ def _small_counts_as_large(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_the_product_is_the_convolution(stride: int, size: tuple[int, int], channels_last: bool) -> None:
     torch.manual_seed(0)
-    conv = nn.Conv2d(6, 5, 3, stride=stride, padding=1).double().requires_grad_(False)
+    conv: Any = nn.Conv2d(6, 5, 3, stride=stride, padding=1).double().requires_grad_(False)
     x = torch.randn(2, 6, *size, dtype=torch.float64, requires_grad=True)
     weight = torch.randn_like(conv(x))
     (wanted,) = torch.autograd.grad((conv(x) * weight).sum(), x)

@@ -19,7 +19,7 @@ def values(**changes: Any) -> dict[str, Any]:
     return {**fields.defaults(), **changes}
 
 
-def vector(*numbers: float, grad: tuple[float, ...] = ()) -> nn.Parameter:
+def vector(*numbers: float, grad: tuple[float, ...] = ()) -> Any:
     made = nn.Parameter(torch.tensor(numbers))
     made.grad = torch.tensor(grad or numbers)
     return made
@@ -97,7 +97,7 @@ def test_clipping_goes_over_all_parts_together() -> None:
 
 
 def test_memory_of_the_optimiser_comes_back_bit_by_bit() -> None:
-    def run(split: bool) -> torch.Tensor:
+    def run(split: bool) -> Any:
         parts = {"unet": vector(*[0.1 * n for n in range(9)])}
         made = optim.make_optimizer(parts, values(unet_lr=0.05))
         for step in range(6):

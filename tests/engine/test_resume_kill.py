@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from trainer_bridge.job import new_id  # noqa: E402
 from . import kill  # noqa: E402
 from .jobs import base_file, events, make_job, of_type, tensor_bytes  # noqa: E402
 
-SETTINGS = {"max_train_steps": 12, "gradient_accumulation_steps": 2, "network_dropout": 0.2}
+SETTINGS: dict[str, Any] = {"max_train_steps": 12, "gradient_accumulation_steps": 2, "network_dropout": 0.2}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")

@@ -4,6 +4,7 @@ import hashlib
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from trainer_bridge.errors import RunFailed  # noqa: E402
 TEXTS = {"ss_network_dim": "4", "modelspec.title": "Mädchen", "atelier.job": "0000000000000001"}
 
 
-def state() -> dict[str, torch.Tensor]:
+def state() -> dict[str, Any]:
     torch.manual_seed(1)
     return {
         "lora_unet_a.alpha": torch.tensor(4.0),
@@ -26,7 +27,7 @@ def state() -> dict[str, torch.Tensor]:
     }
 
 
-def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+def read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     with safe_open(str(path), "pt") as file:
         return {key: file.get_tensor(key) for key in list(file.keys())}, dict(file.metadata())
 

@@ -44,7 +44,7 @@ def test_a_damaged_state_falls_back_to_the_one_before(tmp_path: Path, damage: st
     data = bytearray(newest.read_bytes())
     if damage == "flipped":
         data[-5] ^= 1
-    newest.write_bytes({"cut": data[:-3], "flipped": data, "empty": b""}[damage])
+    newest.write_bytes(bytes({"cut": data[:-3], "flipped": data, "empty": bytearray()}[damage]))
     found, damaged = load_state(tmp_path)
     assert found is not None and found.step == 3
     assert len(damaged) == 1 and "step 4" in damaged[0]

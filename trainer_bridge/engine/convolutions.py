@@ -70,7 +70,7 @@ def _choose_by_size(module: nn.Conv2d) -> None:
         product: Tensor = _Product.apply(x, module.weight, module.bias, stride)
         return product
 
-    module.forward = forward  # type: ignore[method-assign]
+    module.forward = forward  # type: ignore[method-assign, assignment]
 
 
 def _is_large(module: nn.Conv2d) -> bool:
