@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .. import text as clip
 from ..parts import Part
+from ..text import BODY, encode, token_ids
 from .base import TextFeatures
 from .unet import PAD_END, PAD_ZERO, UnetFamily
 
@@ -33,9 +33,9 @@ class _SD(UnetFamily):
         max_tokens: int = 75,
     ) -> TextFeatures:
         encoder: Any = encoders["te1"]
-        rows = max_tokens // clip.BODY
-        ids = clip.token_ids(captions, rows, self.texts["te1"][1])
-        encoded = clip.encode(encoder, ids, rows, clip_skip)
+        rows = max_tokens // BODY
+        ids = token_ids(captions, rows, self.texts["te1"][1])
+        encoded = encode(encoder, ids, rows, clip_skip)
         return TextFeatures(encoder.text_model.final_layer_norm(encoded.hidden), None)
 
     def _metadata(self, version: str, architecture: str, *, v2: bool, velocity: bool) -> dict[str, str]:

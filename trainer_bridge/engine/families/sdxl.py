@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .. import text as clip
 from ..parts import Part
+from ..text import BODY, encode, pooled, token_ids
 from .base import SizeInfo, TextFeatures
 from .unet import PAD_END, PAD_ZERO, UnetFamily
 
@@ -48,15 +48,15 @@ class SDXL(UnetFamily):
     ) -> TextFeatures:
         import torch
 
-        rows = max_tokens // clip.BODY
+        rows = max_tokens // BODY
         networks: Mapping[str, Any] = encoders
         states = []
         for part in self.text_parts:
-            ids = clip.token_ids(captions, rows, self.texts[part][1])
-            states.append(clip.encode(networks[part], ids, rows, max(_LAYER, clip_skip)))
+            ids = token_ids(captions, rows, self.texts[part][1])
+            states.append(encode(networks[part], ids, rows, max(_LAYER, clip_skip)))
         hidden = torch.cat([state.hidden for state in states], dim=-1)
         # `ids` are the second encoder's: the pooled text is its alone.
-        return TextFeatures(hidden, clip.pooled(networks["te2"], ids, rows, states[1].last))
+        return TextFeatures(hidden, pooled(networks["te2"], ids, rows, states[1].last))
 
     def blank(self, text: TextFeatures) -> TextFeatures:
         """SDXL's own program and the hosts feed zeros for an empty negative prompt."""
