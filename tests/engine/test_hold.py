@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
@@ -18,7 +22,12 @@ from trainer_bridge.errors import EXIT_DONE  # noqa: E402
 
 from .jobs import base_file, make_job, of_type, tensor_bytes  # noqa: E402
 
-SETTINGS = {"max_train_steps": 40, "unet_lr": 5e-3, "caption_dropout_rate": 0.0, "text_encoder_lr": 2e-3}
+SETTINGS: dict[str, Any] = {
+    "max_train_steps": 40,
+    "unet_lr": 5e-3,
+    "caption_dropout_rate": 0.0,
+    "text_encoder_lr": 2e-3,
+}
 
 
 def shift(base: Path, lora: Path, caption: str) -> float:
@@ -28,7 +37,7 @@ def shift(base: Path, lora: Path, caption: str) -> float:
     noise = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     sizes = [SizeInfo((64, 64), (0, 0), (64, 64))] * 4
 
-    def answer() -> torch.Tensor:
+    def answer() -> Tensor:
         text = family.encode_text(modules, [caption] * 4, clip_skip=1)
         return family.predict(modules["unet"], noise, torch.tensor([900, 700, 500, 300]), text, sizes)
 
