@@ -31,6 +31,9 @@ _KINDS = ("cpu", "cuda", "mps")
 _PRECISIONS = ("no", "bf16", "fp16")
 _MOST_THREADS = 1024
 _PX_PER_CELL = 64
+#: Parameters from which on channels last is faster: on Zen 4 in fp32 it saves 4 % of a step of SD1.5 and costs 5 %
+#: of one of a network of 6 million (11 % in bf16).
+_LARGE = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ def decide(spec: JobSpec, base: Checkpoint, buckets: Sequence[Bucket], environme
         chunk=int(settings["train_batch_size"]),
         checkpointing=bool(settings["gradient_checkpointing"]),
         text_variants=variants_per_picture(settings, len(buckets)),
-        channels_last=True,
+        channels_last=base.workload is None or base.workload.parameters >= _LARGE,
         environment=environment,
     )
     cells = max(bucket.width * bucket.height for bucket in buckets) / _PX_PER_CELL
