@@ -98,8 +98,8 @@ class Batches:
     def _plain(self, micro_step: int, first: int, draws: Sequence[Draw]) -> list[str]:
         """Return the captions that the base is held with, if this micro-batch holds it.
 
-        A fifth are empty, since guidance subtracts what the empty caption draws; of the rest half are the pictures'
-        own without the trigger word, half those of ordinary pictures.
+        A quarter are empty, since guidance subtracts what the empty caption draws; the rest are the pictures' own
+        without the trigger word.
         """
         seed, rate = int(self._settings["seed"]), float(self._settings["prior_preservation_rate"])
         if not self._captions.plain or uniform(seed, "hold", micro_step) >= rate:

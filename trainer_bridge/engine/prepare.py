@@ -13,11 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..counter import below, uniform
+from ..counter import uniform
 from ..dataset.buckets import Bucket
 from ..dataset.captions import variant, variants_per_picture
 from ..dataset.manifest import Manifest, Picture
-from ..dataset.ordinary import COUNT, ordinary_caption
 from ..fields import Value
 from . import device
 from .cache import Cache, key_of, stack
@@ -57,12 +56,10 @@ class Captions:
     Attributes:
         variants: picture's index -> its captions by variant.
         plain: the same without the trigger word; empty where the base is not held.
-        ordinary: captions of ordinary pictures; likewise.
     """
 
     variants: tuple[tuple[str, ...], ...]
     plain: tuple[tuple[str, ...], ...] = ()
-    ordinary: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, manifest: Manifest, settings: Mapping[str, Value]) -> Captions:
@@ -80,22 +77,16 @@ class Captions:
             )
 
         held = bool(manifest.trigger) and float(settings["prior_preservation_rate"]) > 0.0
-        if not held:
-            return cls(all_of(manifest.trigger))
-        ordinary = tuple(ordinary_caption(seed, number) for number in range(COUNT))
-        return cls(all_of(manifest.trigger), all_of(""), ordinary)
+        return cls(all_of(manifest.trigger), all_of("") if held else ())
 
     def held(self, picture: int, variant: int, keys: tuple[int | str, ...]) -> str:
         """Return the caption that the base is held with at one place of the run, decided by `keys`."""
-        kind = uniform(*keys)
-        if kind < 0.2:
-            return ""
-        return self.plain[picture][variant] if kind < 0.6 else self.ordinary[below(COUNT, *keys, "which")]
+        return "" if uniform(*keys) < 0.25 else self.plain[picture][variant]
 
     def different(self) -> list[str]:
         """Return each caption once, in a fixed order."""
         own = [caption for captions in self.variants + self.plain for caption in captions]
-        return list(dict.fromkeys([*own, *self.ordinary, *([""] if self.plain else [])]))
+        return list(dict.fromkeys([*own, *([""] if self.plain else [])]))
 
 
 def latents(
