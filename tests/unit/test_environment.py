@@ -18,6 +18,7 @@ from trainer_bridge.platform import Process
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(environment, "repository", lambda: tmp_path)
     monkeypatch.delenv(environment.OVERRIDE, raising=False)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "elsewhere"))  # the tests run in an environment of ours too
     (tmp_path / ".venv").mkdir()
     return tmp_path / ".venv"
 
