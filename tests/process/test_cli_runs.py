@@ -229,7 +229,7 @@ def test_how_a_trainer_ends_is_said_in_a_sentence(front: Front, end: str, state:
 
 
 def test_a_trainer_that_cannot_be_started_is_a_failed_run(front: Front) -> None:
-    front.behave()
+    front.behave(import_seconds=5)
     with front.started(*front.train_arguments("Mira", "--set", "seed=1")) as process:
         front.job_id()
         (front.folder / "python").write_text("#!/nowhere/python\n")
