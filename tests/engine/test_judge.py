@@ -51,6 +51,13 @@ def test_an_explosion_at_the_start_is_seen_within_twenty_steps() -> None:
     assert verdict == "diverged" and step <= 20
 
 
+def test_a_burnt_run_predicts_no_better_than_nothing_and_is_seen() -> None:
+    """As measured on the pocket base with a learning rate of 0.3: from 0.27 to 1.0, where nothing costs 0.84."""
+    chance = random.Random(8)
+    verdict, step = verdicts([0.267, *[chance.uniform(0.8, 1.2) for _ in range(100)]], nothing=0.84)
+    assert verdict == "diverged" and step < 40
+
+
 def test_a_slow_divergence_is_seen() -> None:
     verdict, step = verdicts(noisy(4, 0.08, 300) + noisy(5, 0.6, 300))
     assert verdict == "diverged" and 300 < step < 450
