@@ -151,11 +151,11 @@ def test_stop_while_the_pictures_are_read(front: Front) -> None:
 
 
 def test_ctrl_c_while_the_pictures_are_read(front: Front) -> None:
-    front.behave(import_seconds=30)
+    front.behave(import_seconds=600)
     with front.started(*front.train_arguments()) as process:
         front.wait(lambda: (front.root / "atelier.db").exists() and front.json("list"))
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=10)
+        process.communicate(timeout=120)
     assert process.returncode == 3 and front.json("list")[0]["state"] == "stopped"
 
 
@@ -239,18 +239,12 @@ def test_a_trainer_that_cannot_be_started_is_a_failed_run(front: Front) -> None:
 
 
 def test_a_run_is_in_the_store_at_once(front: Front) -> None:
-    front.behave(import_seconds=30)
-    idle = time.monotonic()
-    front.run("settings")
-    idle = time.monotonic() - idle
-    began = time.monotonic()
+    front.behave(import_seconds=600)  # it must be there long before the pictures are read
     with front.started(*front.train_arguments()):
         from trainer_bridge.store import Store
 
         database = front.root / "atelier.db"
         front.wait(lambda: database.exists() and database.stat().st_size > 0 and _has_run(Store(database)))
-        elapsed = time.monotonic() - began
-    assert elapsed < 1.0 + 2 * idle
 
 
 def _has_run(store: object) -> bool:

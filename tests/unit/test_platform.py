@@ -183,7 +183,7 @@ def test_end_tree_of_a_process_within_our_own_group() -> None:
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     started = platform.identify(child.pid)
     assert started is not None and os.getpgid(child.pid) == os.getpgid(0)
-    platform.end_tree(started, grace=10)
+    platform.end_tree(started, grace=120)
     assert child.wait() == -signal.SIGTERM
 
 

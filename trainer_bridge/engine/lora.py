@@ -116,11 +116,15 @@ class LoraLayer:
         if self.weight == 0.0:
             return base
         conv = self.module
-        low = F.conv2d(x, self.down.to(x.dtype), None, conv.stride, conv.padding, conv.dilation)
+        # On CPUs a bf16 convolution to so few channels now and then gave gradients that were no numbers (oneDNN of
+        # torch 2.13, two channels): the small convolution is computed in fp32 there.
+        dtype = self.down.dtype if x.device.type == "cpu" else x.dtype
+        low = F.conv2d(x.to(dtype), self.down.to(dtype), None, conv.stride, conv.padding, conv.dilation)
         low = low * (self.scale * self.weight)
         if self._drops():
             low = F.dropout(low, self.dropout)
-        return base + F.conv2d(low, self.up.to(x.dtype))
+        up = F.linear(low.permute(0, 2, 3, 1), self.up.flatten(1).to(dtype)).permute(0, 3, 1, 2)
+        return base + up.to(base.dtype)
 
     def _drops(self) -> bool:
         return self.dropout > 0.0 and torch.is_grad_enabled()

@@ -29,8 +29,9 @@ PRESET: dict[str, Any] = {
     "train_batch_size": 8,
     "max_train_steps": 350,
     "min_snr_gamma": 5,
-    "caption_dropout_rate": 0.05,
     "resolution": models.NATIVE_SIZE,
+    "sample_cfg": 4,
+    "style": {"caption_dropout_rate": 0.05},
 }
 
 _RES = {
