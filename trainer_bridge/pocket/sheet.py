@@ -15,7 +15,7 @@ _ACCENT = (205, 92, 20)
 _CELL = 144
 _GAP = 8
 _MARGIN = 28
-_LABEL = 150
+_LABEL = 180
 
 
 @dataclass(frozen=True)
