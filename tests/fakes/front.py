@@ -86,6 +86,7 @@ class Front:
             text=True,
             encoding="utf-8",
             start_new_session=True,
+            preexec_fn=_hear_signals,
         )
         try:
             yield process
@@ -148,6 +149,12 @@ def make(folder: Path) -> Front:
     script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{REPOSITORY}/tests/fakes/trainer.py" "$@"\n')
     script.chmod(0o755)
     return front
+
+
+def _hear_signals() -> None:
+    """Whoever runs the tests in the background of a shell has these ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def kill(pid: int) -> None:

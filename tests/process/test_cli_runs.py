@@ -229,9 +229,9 @@ def test_how_a_trainer_ends_is_said_in_a_sentence(front: Front, end: str, state:
 
 
 def test_a_trainer_that_cannot_be_started_is_a_failed_run(front: Front) -> None:
-    front.behave(import_seconds=5)
+    front.behave(import_seconds=8)
     with front.started(*front.train_arguments("Mira", "--set", "seed=1")) as process:
-        front.job_id()
+        front.wait(lambda: (front.root / "atelier.db").exists() and front.json("list"))  # the pictures are being read
         (front.folder / "python").write_text("#!/nowhere/python\n")
         output, told = process.communicate(timeout=60)
     assert process.returncode == 4 and "cannot be started" in output + told

@@ -180,7 +180,15 @@ def test_end_tree_leaves_a_process_alone_that_only_has_the_same_id(monkeypatch: 
 
 @posix
 def test_end_tree_of_a_process_within_our_own_group() -> None:
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    child = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import signal, time; signal.signal(15, signal.SIG_DFL); print(1, flush=True); time.sleep(600)",
+        ],
+        stdout=subprocess.PIPE,
+    )
+    assert child.stdout is not None and child.stdout.readline() == b"1\n"
     started = platform.identify(child.pid)
     assert started is not None and os.getpgid(child.pid) == os.getpgid(0)
     platform.end_tree(started, grace=120)
