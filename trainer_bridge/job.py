@@ -23,6 +23,7 @@ final.
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 
 PREPARING = "preparing"
@@ -62,12 +63,24 @@ def check_transition(old: str, new: str) -> None:
 _DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
+_lock = threading.Lock()
+_latest = 0
+
+
+def _next_millisecond() -> int:
+    """Return the time, or one more than the last answer, so that ids made at once sort in the order of their making."""
+    global _latest
+    with _lock:
+        _latest = max(int(time.time() * 1000), _latest + 1)
+        return _latest
+
+
 def new_id(now: float | None = None) -> str:
     """Return a short id that sorts by time and cannot be guessed: 9 digits of milliseconds, 7 of chance.
 
     The alphabet is Crockford's base 32 in lower case, so that ids are safe as file names everywhere.
     """
-    milliseconds = int((time.time() if now is None else now) * 1000)
+    milliseconds = _next_millisecond() if now is None else int(now * 1000)
     stamp = "".join(_DIGITS[(milliseconds >> shift) & 31] for shift in range(40, -1, -5))
     return stamp + "".join(secrets.choice(_DIGITS) for _ in range(7))
 
